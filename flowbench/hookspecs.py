@@ -1,0 +1,42 @@
+"""The hooks of flowbench. An implementation names only the arguments that it needs."""
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("flowbench")
+hookimpl = pluggy.HookimplMarker("flowbench")
+
+
+@hookspec(firstresult=True)
+def train(data, run, teacher, meter):
+    """Learn from `data` through `run.batches`; return the trained network.
+
+    `teacher` is a `training.Teacher` for methods that declare one, else None. One forward of the
+    returned `torch.nn.Module` on a batch counts as one evaluation for each of its rows.
+    """
+
+
+@hookspec(firstresult=True)
+def sample(network, noise, labels, nfe, rng, meter):
+    """Turn `noise` (B, *shape) into samples with exactly `nfe` network evaluations per sample.
+
+    `labels` is (B,) int64 or None. `nfe` is at least 1, or None: as many as an adaptive solver
+    takes. `rng()` gives fresh unit noise shaped like `noise`, a stream of its own for each sample.
+    """
+
+
+@hookspec(firstresult=True)
+def velocity(network, z, t, labels):
+    """The canonical field dz/dt at states `z` (B, *shape) and times `t` (B,): 0 noise, 1 data.
+
+    Straightness comes from it. A method whose samples follow no ODE leaves it out.
+    """
+
+
+@hookspec
+def datasets():
+    """Return a list of `records.Dataset`."""
+
+
+@hookspec
+def metrics():
+    """Return a list of `records.Metric`."""

@@ -1,0 +1,196 @@
+"""The plain, frozen values that travel between the floors, and the errors meant for users."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+# Raise this when the same Spec would train to other numbers: earlier runs are then kept, not reused.
+RECIPE = 1
+
+# Values of Score.nfe that are not a number of evaluations.
+RUN_LEVEL = -1  # a property of the whole run, such as straightness or training time
+ADAPTIVE = 0  # as many as an adaptive solver took; the counted mean is the score "nfe"
+
+
+class FlowbenchError(Exception):
+    """A mistake or failure whose one-line message is meant for the user."""
+
+    exit_code: ClassVar[int] = 2
+    outcome: ClassVar[str] = "failed"
+
+
+class RunFailed(FlowbenchError):
+    """A run that could not be finished, though its words were right."""
+
+    exit_code = 3
+
+
+class Diverged(RunFailed):
+    """A run whose loss, weights or samples are no longer finite."""
+
+    outcome = "diverged"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one training stage may spend: optimiser steps and examples per step."""
+
+    steps: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise FlowbenchError(f"a budget needs at least 1 step and 1 example, not {self}")
+
+    @property
+    def images(self) -> int:
+        """Training examples seen, `steps * batch`."""
+        return self.steps * self.batch
+
+
+def digest(value: Any) -> str:
+    """SHA-256 in hex of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """All that decides which network is trained; two equal specs are one run.
+
+    `options` holds every option of the method, `changed` only those that the user set.
+    `data` is the hash over the decoded data, `code` the hash over the method's source,
+    `teacher` the key of the teacher's run (or `file:` and the hash of its weights).
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    budget: Budget
+    options: Mapping[str, Any] = field(default_factory=dict)
+    changed: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str | None = None
+    data: str = ""
+    code: str = ""
+    version: str = ""  # distribution and version that the method came from; not part of the key
+
+    @property
+    def key(self) -> str:
+        """Names the run: SHA-256 over all that would change the trained network."""
+        parts = asdict(self) | {"recipe": RECIPE}
+        for label_only in ("changed", "version"):
+            del parts[label_only]
+        return digest(parts)
+
+    @property
+    def name(self) -> str:
+        """Readable and unique: `digits-lmm-s0-1a2b3c4d`."""
+        return f"{self.dataset}-{self.method}-s{self.seed}-{self.key[:8]}"
+
+    @property
+    def variant(self) -> str:
+        """The method with the options that were set, as a row of a table calls it."""
+        words = [f"{name}={value}" for name, value in sorted(self.changed.items())]
+        return " ".join([self.method, *words])
+
+    @classmethod
+    def from_json(cls, parts: Mapping[str, Any]) -> "Spec":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**parts, "budget": Budget(**parts["budget"])})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a trained network is examined: `samples` drawn from noise stream `seed`."""
+
+    samples: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a run, with all that is needed to compare it.
+
+    `subject` is "model", or "floor" for real held-out data scored in the model's place.
+    `protocol` holds what the metric itself depends on (reference, extractor hash, ...).
+    """
+
+    name: str
+    value: float
+    nfe: int = RUN_LEVEL
+    subject: str = "model"
+    n: int = 0
+    seed: int = 0
+    goal: str = ""  # "min", "max" or "" for facts that nothing is ranked by
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Scores rank together only where this agrees: metric, n, noise stream and protocol."""
+        return digest([self.name, self.n, self.seed, dict(self.protocol)])[:16]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number made from samples.
+
+    `score(evaluation)` gets a `metrics.evaluation.Evaluation` and returns a float;
+    `protocol(evaluation)` the facts that must agree before two such numbers may be compared;
+    `applies(data)` says for which data it is defined. `goal` is "min", "max" or "".
+    """
+
+    name: str
+    score: Callable[[Any], float]
+    goal: str = "min"
+    summary: str = ""
+    applies: Callable[[Any], bool] = lambda data: True
+    protocol: Callable[[Any], Mapping[str, Any]] = lambda evaluation: {}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set by name: how to load it, and what a run on it costs by default.
+
+    `load(root)` returns `data.base.Arrays` (decoded, on the host, perhaps memory-mapped);
+    `root` is the folder of `--data-root` or None. `needs` says in words which files it takes.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[Any], Any]
+    budget: Budget = Budget(2000, 256)
+    samples: int = 1000
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A stored score and the run that it belongs to; `generation` grows with every `--force`."""
+
+    run: str  # Spec.name
+    spec: Spec
+    score: Score
+    attempt: int
+    generation: int
+    environment: str  # digest
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One attempt at a run: when, where, and how it ended.
+
+    `outcome` is running, ok, failed, diverged, interrupted or lost (its process was killed).
+    """
+
+    id: int
+    run: str  # Spec.name
+    spec: Spec
+    number: int
+    generation: int
+    outcome: str
+    error: str
+    started: str  # UTC, ISO 8601
+    ended: str
+    environment: str  # digest
