@@ -1,0 +1,40 @@
+"""Networks that predict clean data from a noisy state: preconditionings around a backbone."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from flowbench.coordinates import like, time
+
+Form = Literal["edm", "line"]
+
+
+class Denoiser(nn.Module):
+    """D(x, sigma, y): clean data from x = data + sigma noise, sigma (B,) > 0.
+
+    `form` "edm": c_skip x + c_out F(c_in x, ln(sigma)/4) with `std` the data's standard deviation
+    (EDM, Table 1). `form` "line": z + (1-t) F(z, t) in canonical coordinates, so F is a velocity.
+    """
+
+    def __init__(self, net: nn.Module, std: float, form: Form = "edm"):
+        super().__init__()
+        self.net, self.std, self.form = net, std, form
+
+    def forward(self, x: Tensor, sigma: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.form == "line":
+            t = time(sigma)
+            z = x * like(t, x)
+            return z + like(1 - t, x) * self.net(z, t, y)
+        total = (sigma.square() + self.std**2).sqrt()
+        output = self.net(x / like(total, x), sigma.log() / 4, y)
+        skip, out = self.std**2 / total.square(), sigma * self.std / total
+        return like(skip, x) * x + like(out, x) * output
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """EDM's loss weight 1 / c_out^2, (B,)."""
+        return (sigma.square() + self.std**2) / (sigma * self.std).square()
+
+    def extra_repr(self) -> str:
+        return f"std={self.std:.4g}, form={self.form}"
+
+
