@@ -45,20 +45,3 @@ def denoiser_of(velocity: Field) -> Field:
         return z + like(1 - t, z) * velocity(z, t, labels)
 
     return denoiser
-
-
-def karras_levels(steps: int, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Tensor:
-    """EDM's `steps` noise levels from `high` to `low`, float64 (EDM, eq. 5)."""
-    return karras_warp(torch.linspace(0, 1, steps, dtype=torch.float64), low, high, rho)
-
-
-def karras_warp(u: Tensor, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Tensor:
-    """Map u in [0, 1] to a noise level from `high` to `low` along EDM's schedule."""
-    return (high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-
-
-def uniform_levels(steps: int, high: float = 80.0) -> Tensor:
-    """`steps` noise levels from `high` at equal distances of canonical time to t = 1, float64."""
-    start = 1 / (1 + high)
-    t = start + (1 - start) * torch.arange(steps, dtype=torch.float64) / steps
-    return sigma(t)

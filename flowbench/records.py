@@ -163,6 +163,7 @@ class Dataset:
     budget: Budget = Budget(2000, 256)
     samples: int = 1000
     needs: str = ""
+    remark: str = ""  # what a reader of any table made with these data must know
 
 
 @dataclass(frozen=True)
@@ -194,3 +195,13 @@ class Tried:
     started: str  # UTC, ISO 8601
     ended: str
     environment: str  # digest
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a run made: its role (network, samples-nfe1, ...), place, SHA-256 and size."""
+
+    role: str
+    path: str
+    sha256: str
+    bytes: int

@@ -33,7 +33,6 @@ def archive(root: Path | None, name: str, stem: str) -> Arrays:
         test=held_out,
         test_labels=None if held_out is None else held_out.labels(),
         classes=0 if labels is None else int(labels.max()) + 1,
-        remark="made from JPEG: not comparable with published numbers" if "jpeg" in name else "",
     )
 
 

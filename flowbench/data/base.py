@@ -36,7 +36,6 @@ class Arrays:
     classes: int = 0
     modes: Modes | None = None
     classifier: str | None = None
-    remark: str = ""  # what a reader of any table made with these data must know
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,6 @@ class Data:
     sha256: str
     modes: Modes | None = None
     classifier: str | None = None
-    remark: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,7 +127,6 @@ def load(name: str, arrays: Arrays, device: str, room: int | None = None) -> Dat
         sha256=hasher.hexdigest(),
         modes=arrays.modes,
         classifier=arrays.classifier,
-        remark=arrays.remark,
     )
 
 

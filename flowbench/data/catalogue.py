@@ -14,7 +14,7 @@ def _loader(place: str):
     return lambda root: getattr(import_module(f"flowbench.data.{module}"), function)(root)
 
 
-def _archive(name: str, summary: str, stem: str) -> Dataset:
+def _archive(name: str, summary: str, stem: str, remark: str = "") -> Dataset:
     return Dataset(
         name,
         summary,
@@ -22,6 +22,7 @@ def _archive(name: str, summary: str, stem: str) -> Dataset:
         budget=Budget(steps=100_000, batch=512),
         samples=50_000,
         needs=f"--data-root DIR with {stem}.zip or {stem}-train.zip in it (EDM's zip layout)",
+        remark=remark,
     )
 
 
@@ -32,7 +33,7 @@ def datasets():
             "digits",
             "1797 handwritten digits, 8x8 grey, 10 classes",
             _loader("digits:digits"),
-            budget=Budget(steps=1500, batch=128),
+            budget=Budget(steps=1000, batch=128),
             samples=600,
         ),
         Dataset(
@@ -47,6 +48,11 @@ def datasets():
         Dataset("8gaussians", "8 modes on a circle", _loader("vectors:eight_gaussians"), TOY, 4000),
         Dataset("rose", "five petals, 2-D", _loader("vectors:rose"), TOY, 4000),
         _archive("cifar10", "CIFAR-10, 32x32, 10 classes", "cifar10-32x32"),
-        _archive("cifar10-jpeg", "CIFAR-10 re-encoded as JPEG, 32x32", "cifar10-jpeg-32x32"),
+        _archive(
+            "cifar10-jpeg",
+            "CIFAR-10 re-encoded as JPEG, 32x32",
+            "cifar10-jpeg-32x32",
+            remark="re-encoded as JPEG: not comparable with published CIFAR-10 numbers",
+        ),
         _archive("imagenet64", "ImageNet, EDM's 64x64, 1000 classes", "imagenet-64x64"),
     ]

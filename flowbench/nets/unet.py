@@ -56,10 +56,12 @@ class UNet(nn.Module):
         self.gate = Gate(4 * width)
         with torch.no_grad():
             self.output.weight.mul_(0.1)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         emb = self.embedding(t, y)
-        h, skips = self.input(x), []
+        # On CPUs and GPUs alike, convolutions are fastest with the channels last in memory.
+        h, skips = self.input(x.contiguous(memory_format=torch.channels_last)), []
         for i, block in enumerate(self.down):
             h = block(functional.avg_pool2d(h, 2) if i else h, emb)
             skips.append(h)

@@ -1,0 +1,76 @@
+"""`flowbench doctor`: versions, device, data and plugins, and what is wrong with them."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from flowbench.cli import words
+
+PACKAGES = (
+    "torch torchvision click pluggy sqlalchemy alembic clean-fid torch-fidelity rich lpips pot"
+    " torchdiffeq scikit-learn pydantic safetensors numpy"
+).split()
+
+
+@click.command()
+@words.data_root
+@words.database
+def doctor(data_root, db) -> None:
+    """Look at versions, device, data and plugins; exits with 3 if something is broken."""
+    from flowbench import environment
+    from flowbench.records import RunFailed
+
+    click.echo(f"flowbench {version('flowbench')}, git {environment.git_state() or '-'}")
+    for package in PACKAGES:
+        click.echo(f"  {package} {_version(package)}")
+    device = environment.device("auto")
+    click.echo(f"device: {device} ({environment.device_name(device)})")
+    broken = _data(data_root) + _plugins() + _database(db)
+    if broken:
+        raise RunFailed(f"{broken} broken: see above")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing: install flowbench again"
+
+
+def _data(root) -> int:
+    from flowbench import plugins
+    from flowbench.records import FlowbenchError
+
+    click.echo("data sets:")
+    for name, entry in plugins.datasets().items():
+        try:
+            found = "ok" if not entry.needs else f"{entry.load(root).train.shape[0]} images found"
+        except FlowbenchError as error:
+            found = f"not here: {error}"
+        click.echo(f"  {name}: {found}")
+    return 0
+
+
+def _plugins() -> int:
+    from flowbench import plugins
+
+    failures = plugins.broken_methods() + plugins.extensions()[1]
+    names = {failure.name for failure in failures}
+    click.echo("methods:")
+    for name, point in plugins.methods().items():
+        click.echo(f"  {name}: {'broken' if name in names else 'ok'} [{plugins.origin(point)}]")
+    for failure in failures:
+        click.echo(f"broken plugin {failure.name} [{failure.distribution}]: {failure.why}")
+    return len(failures)
+
+
+def _database(db: str) -> int:
+    from flowbench.records import FlowbenchError
+    from flowbench.store import Store
+
+    try:
+        runs = len({attempt.run for attempt in Store.open_existing(words.url(db)).tried()})
+        click.echo(f"database {db}: {runs} runs")
+    except FlowbenchError as error:
+        click.echo(f"database: {error}")
+    return 0

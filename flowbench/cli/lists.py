@@ -1,0 +1,56 @@
+"""`flowbench methods` and `flowbench datasets`: what there is, and what each takes."""
+
+import click
+
+from flowbench.cli import words
+
+
+@click.command()
+@click.argument("name", required=False, type=words.Name("method"))
+def methods(name) -> None:
+    """List the installed methods, or describe one: its options, defaults and source."""
+    from flowbench import plugins
+
+    if name is None:
+        for method, point in plugins.methods().items():
+            click.echo(f"{method:12s} {plugins.summary(point)}  [{plugins.origin(point)}]")
+        return
+    cls = plugins.method_class(name)
+    point = plugins.methods()[name]
+    click.echo(f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{plugins.origin(point)}]")
+    teacher = getattr(cls, "teacher", None)
+    if teacher:
+        click.echo(f"\nLearns from a teacher: {teacher}, unless --teacher names another.")
+    click.echo("\nOptions (-o NAME=VALUE):")
+    for option in plugins.options(cls):
+        default = ",".join(map(str, option.default)) if option.type.endswith("commas") else option.default
+        click.echo(f"  {option.name} = {'none' if default is None else default}  ({option.type})")
+        if option.help:
+            click.echo(f"      {option.help}")
+
+
+@click.command()
+@click.argument("name", required=False, type=words.Name("dataset"))
+@words.data_root
+def datasets(name, data_root) -> None:
+    """List the data sets, or load one and describe it."""
+    from flowbench import plugins
+
+    if name is None:
+        for entry in plugins.datasets().values():
+            needs = f"  (needs {entry.needs})" if entry.needs else ""
+            click.echo(f"{entry.name:13s} {entry.summary}{needs}")
+        return
+    from flowbench import planning
+
+    entry = planning.dataset(name)
+    data = planning.load_data(name, "cpu", data_root)
+    held_out = len(data.test) if data.test is not None else 0
+    click.echo(f"{name}: {entry.summary}")
+    click.echo(f"  {data.kind} {data.shape}, {data.classes} classes")
+    click.echo(f"  {len(data.train)} training rows, {held_out} held out, std {data.std:.4f}")
+    click.echo(f"  sha256 of the decoded data: {data.sha256}")
+    steps, batch = entry.budget.steps, entry.budget.batch
+    click.echo(f"  default budget: {steps} steps of {batch}; {entry.samples} samples")
+    if entry.remark:
+        click.echo(f"  {entry.remark}")

@@ -1,0 +1,135 @@
+"""`flowbench compare` and `flowbench report`: tables from the database."""
+
+from pathlib import Path
+
+import click
+
+from flowbench.cli import words
+from flowbench.records import Dataset, FlowbenchError
+
+
+@click.command()
+@click.argument("methods", nargs=-1, type=words.Name("method"))
+@click.option("--dataset", type=words.Name("dataset"), help="Only this one.  [default: all]")
+@click.option("--nfe", type=words.NFE, help="Columns.  [default: all that were measured]")
+@click.option("--metric", "metrics", multiple=True, help="Give it once for each, or `all`.")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also draw a PNG: a row of samples per method, the same noise in each column.",
+)
+@words.database
+def compare(methods, dataset, nfe, metrics, sheet, db) -> None:
+    """Compare METHODS: one table a data set, mean ± standard deviation over seeds, best in bold."""
+    from flowbench.report import layout, terminal
+
+    store, found = _sections(db, dataset, methods)
+    tables = []
+    for section in found:
+        remark, order, budget = catalogue(section.dataset)
+        names = _names(section, metrics, order)
+        tables.append(layout.matrix(section, names, nfe, methods, budget, remark))
+    terminal.show(tables)
+    if sheet:
+        _draw(store, found, nfe, sheet)
+
+
+@click.command()
+@click.option("--dataset", type=words.Name("dataset"), help="Only this one.  [default: all]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "md", "csv", "json"]),
+    default="table",
+    show_default=True,
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file.  [default: print]",
+)
+@words.database
+def report(dataset, form, output, db) -> None:
+    """Every method at every NFE with all its metrics and costs: the leaderboard."""
+    from flowbench.report import layout, terminal, text
+
+    _, found = _sections(db, dataset, ())
+    if form == "table" and output is None:
+        terminal.show(layout.ledger(s, *catalogue(s.dataset)[:2]) for s in found)
+        return
+    if form in ("csv", "json"):
+        content = {"csv": text.as_csv, "json": text.as_json}[form](found)
+    else:
+        content = text.markdown([layout.ledger(s, *catalogue(s.dataset)[:2]) for s in found])
+    if output is None:
+        click.echo(content, nl=False)
+    else:
+        output.write_text(content, encoding="utf-8")
+        click.echo(f"wrote {output}", err=True)
+
+
+def _sections(db: str, dataset: str | None, methods):
+    """The store and its sections; raises FlowbenchError where nothing fits."""
+    from flowbench import compare, plugins
+    from flowbench.store import Store
+
+    store = Store.open_existing(words.url(db))
+    measured = store.measured(dataset)
+    known = {row.spec.method for row in measured} | set(plugins.methods())
+    for name in methods:
+        plugins.choose("method", name, sorted(known))
+    if dataset is not None:
+        plugins.choose("data set", dataset, {*plugins.datasets(), *(r.spec.dataset for r in measured)})
+    chosen = [row for row in measured if not methods or row.spec.method in methods]
+    tried = [row for row in store.tried(dataset) if not methods or row.spec.method in methods]
+    found = compare.sections(chosen, tried)
+    if not found:
+        raise FlowbenchError(_nothing(db, dataset, methods, tried))
+    return store, found
+
+
+def _nothing(db: str, dataset: str | None, methods, tried) -> str:
+    what = f"flowbench run {methods[0] if methods else 'METHOD'} --dataset {dataset or 'DATASET'}"
+    failed = [f"{t.run}: {t.outcome} {t.error}" for t in tried if t.outcome not in ("ok", "running")]
+    more = f" (tried: {'; '.join(failed)})" if failed else ""
+    return f"{db} has no such scores{more}; measure some with: {what}"
+
+
+def catalogue(dataset: str):
+    """What the catalogues say of a data set: remark, order of the metrics, default budget."""
+    from flowbench import plugins
+
+    entry: Dataset | None = plugins.datasets().get(dataset)
+    order = [metric.name for metric in plugins.metrics()]
+    return (entry.remark, order, entry.budget) if entry else ("", order, None)
+
+
+def _names(section, metrics, order) -> list[str]:
+    """The metrics to show; raises FlowbenchError for one that was not measured."""
+    from flowbench import plugins
+    from flowbench.compare import HEADLINES
+
+    known = [*section.metrics, *section.facts]
+    if not metrics:
+        return [name for name in HEADLINES if name in known]
+    if "all" in metrics:
+        return [name for name in order if name in known]
+    return [plugins.choose("metric", name, known) for name in metrics]
+
+
+def _draw(store, sections, nfe, sheet: Path) -> None:
+    """Write the sheet of the first section whose samples are images."""
+    from flowbench.report import sheet as drawing
+
+    rows = []
+    for section in sections:
+        for asked in nfe or section.nfes:
+            for group in section.groups:
+                role = f"samples-nfe{asked or 'auto'}"
+                files = [a for a in store.artifacts(group.spec.name) if a.role == role]
+                if files:
+                    samples = drawing.images(Path(files[-1].path), 20)
+                    rows.append((f"{group.label}, NFE {asked or 'auto'}", samples))
+    drawing.draw(rows, sheet)
+    click.echo(f"wrote {sheet}", err=True)

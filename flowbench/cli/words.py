@@ -1,0 +1,88 @@
+"""The options that several commands share, and how their words are read."""
+
+from pathlib import Path
+
+import click
+
+from flowbench.records import ADAPTIVE, FlowbenchError
+
+
+class Numbers(click.ParamType):
+    """Whole numbers with commas, such as `0,1,2`; `auto` where that has a meaning."""
+
+    def __init__(self, lowest: int, auto: bool = False):
+        self.lowest, self.auto = lowest, auto
+        self.name = "numbers"
+
+    def convert(self, value, param, ctx) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(self.number(word.strip(), param, ctx) for word in value.split(","))
+
+    def number(self, word: str, param, ctx) -> int:
+        """One of the numbers; fails in one line."""
+        if self.auto and word == "auto":
+            return ADAPTIVE
+        if not word.isdecimal() or int(word) < self.lowest:
+            auto = " or auto" if self.auto else ""
+            self.fail(f"{word!r} is no whole number from {self.lowest}{auto}", param, ctx)
+        return int(word)
+
+
+class Name(click.ParamType):
+    """A method or data set, completed by the shell without importing any plugin's code."""
+
+    def __init__(self, kind: str):
+        self.name = kind
+
+    def shell_complete(self, ctx, param, incomplete):
+        from click.shell_completion import CompletionItem
+
+        from flowbench import plugins
+
+        names = plugins.methods() if self.name == "method" else plugins.datasets()
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+NFE = Numbers(1, auto=True)
+SEEDS = Numbers(0)
+
+database = click.option(
+    "--db",
+    envvar="FLOWBENCH_DB",
+    default="results.db",
+    show_default=True,
+    help="Results: an SQLite file or a database URL.",
+)
+data_root = click.option(
+    "--data-root",
+    envvar="FLOWBENCH_DATA",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with the archives of data sets that do not come with flowbench.",
+)
+
+
+def url(db: str) -> str:
+    """A database URL from a URL or the path of an SQLite file."""
+    return db if "://" in db else f"sqlite:///{db}"
+
+
+def runs_folder(db: str, runs: Path | None) -> Path:
+    """Where checkpoints, pairs and samples lie: `--runs`, or `runs` beside the SQLite file."""
+    if runs is not None:
+        return runs
+    path = url(db).removeprefix("sqlite:///")
+    return (Path(path).parent if path != url(db) and path else Path()) / "runs"
+
+
+def assignments(words: tuple[str, ...]) -> dict[str, str]:
+    """Options as typed, `name=value`; raises FlowbenchError for other forms or doubles."""
+    options: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise FlowbenchError(f"-o takes name=value, not {word!r}")
+        if name in options:
+            raise FlowbenchError(f"-o {name} is given twice")
+        options[name] = value
+    return options

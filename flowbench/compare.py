@@ -1,0 +1,202 @@
+"""From stored scores to sections that may be compared: groups over seeds, floors, best values."""
+
+import math
+import shlex
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flowbench.records import RUN_LEVEL, Measured, Score, Spec, Tried, digest
+
+HEADLINES = ("fd-clf", "memorised", "in-mode", "fd", "w2", "S")  # what `compare` shows unasked
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number over seeds: mean, standard deviation (n - 1), and how many seeds there were.
+
+    `comparable` is false where other rows of the column were measured by another protocol.
+    """
+
+    mean: float
+    sd: float | None
+    seeds: int
+    goal: str = ""
+    fingerprint: str = ""
+    best: bool = False
+    comparable: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one method that differ in nothing but their seed: a row of a table."""
+
+    label: str
+    spec: Spec  # of one of them
+    seeds: tuple[int, ...]
+
+
+@dataclass
+class Section:
+    """All that is known on one data set under one protocol: the only rows that share a table."""
+
+    dataset: str
+    data: str  # hash over the decoded data
+    n: int
+    sample_seed: int
+    groups: list[Group] = field(default_factory=list)
+    cells: dict[tuple[str, str, int], Cell] = field(default_factory=dict)  # label, metric, nfe
+    floors: dict[str, Cell] = field(default_factory=dict)  # metric
+    floor_n: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every name that has a score at some NFE, in the order of their appearance."""
+        return list(dict.fromkeys(metric for _, metric, nfe in self.cells if nfe != RUN_LEVEL))
+
+    @property
+    def facts(self) -> list[str]:
+        """Every name that is a property of the whole run."""
+        return list(dict.fromkeys(metric for _, metric, nfe in self.cells if nfe == RUN_LEVEL))
+
+    @property
+    def nfes(self) -> list[int]:
+        """Every NFE that was asked for somewhere, ascending, adaptive last."""
+        found = {nfe for _, _, nfe in self.cells if nfe != RUN_LEVEL}
+        return sorted(found, key=lambda nfe: nfe or math.inf)
+
+
+def sections(measured: Sequence[Measured], tried: Iterable[Tried] = ()) -> list[Section]:
+    """Sort scores into sections, group them over seeds, and mark the best of each column."""
+    labels = _labels(measured)
+    parts: dict[tuple, list[Measured]] = defaultdict(list)
+    for row in measured:
+        if row.score.n and row.score.subject == "model":
+            parts[_place(row)].append(row)
+    for row in measured:
+        if not row.score.n or row.score.subject == "floor":
+            for place in parts:
+                if place[:2] == _place(row)[:2] and place[3] == row.score.seed:
+                    parts[place].append(row)
+    found = [_section(place, rows, labels) for place, rows in sorted(parts.items())]
+    failures = _failures(tried)
+    for section in found:
+        section.failures = failures.get(section.dataset, [])
+    return found
+
+
+def _place(row: Measured) -> tuple[str, str, int, int]:
+    return row.spec.dataset, row.spec.data, row.score.n, row.score.seed
+
+
+def _identity(spec: Spec) -> str:
+    """What the runs of one group share: everything but seed and teacher (which has the same seed)."""
+    budget = [spec.budget.steps, spec.budget.batch]
+    parts = [spec.method, dict(spec.options), dict(spec.changed), budget, spec.code, spec.data]
+    return digest(parts)
+
+
+def _labels(measured: Iterable[Measured]) -> dict[str, str]:
+    """A label for each group: the variant, with budget or code where that alone is ambiguous."""
+    specs = {_identity(row.spec): row.spec for row in measured}
+    variants: dict[tuple, list[Spec]] = defaultdict(list)
+    for spec in specs.values():
+        variants[spec.dataset, spec.variant].append(spec)
+    labels = {}
+    for identity, spec in specs.items():
+        same = variants[spec.dataset, spec.variant]
+        label = spec.variant
+        if len({other.budget for other in same}) > 1:
+            label += f" [{spec.budget.steps} x {spec.budget.batch}]"
+        if len({other.code for other in same if other.budget == spec.budget}) > 1:
+            label += f" [code {spec.code[:6]}]"
+        labels[identity] = label
+    return labels
+
+
+def _section(place: tuple, rows: list[Measured], labels: Mapping[str, str]) -> Section:
+    section = Section(*place)
+    values: dict[tuple[str, str, int], list[Score]] = defaultdict(list)
+    members: dict[str, dict[int, Spec]] = defaultdict(dict)
+    floors: dict[str, Score] = {}
+    for row in rows:
+        if row.score.subject == "floor":
+            closest = floors.get(row.score.name)
+            if closest is None or abs(row.score.n - section.n) < abs(closest.n - section.n):
+                floors[row.score.name] = row.score
+            continue
+        label = labels[_identity(row.spec)]
+        members[label][row.spec.seed] = row.spec
+        values[label, row.score.name, row.score.nfe].append(row.score)
+    section.groups = [
+        Group(label, specs[min(specs)], tuple(sorted(specs)))
+        for label, specs in sorted(members.items())
+    ]
+    section.cells = _mark({key: _cell(scores) for key, scores in values.items()})
+    section.floors = {name: _cell([score]) for name, score in floors.items()}
+    section.floor_n = max((score.n for score in floors.values()), default=0)
+    return section
+
+
+def _cell(scores: list[Score]) -> Cell:
+    values, first = [score.value for score in scores], scores[0]
+    prints = {score.fingerprint for score in scores}
+    finite = all(math.isfinite(value) for value in values)
+    return Cell(
+        mean=statistics.fmean(values) if finite else sum(values),  # nan and inf stay visible
+        sd=statistics.stdev(values) if finite and len(values) > 1 else None,
+        seeds=len(values),
+        goal=first.goal,
+        fingerprint=first.fingerprint if len(prints) == 1 else "",
+        comparable=len(prints) == 1,
+    )
+
+
+def _mark(cells: dict[tuple[str, str, int], Cell]) -> dict[tuple[str, str, int], Cell]:
+    """Mark the best cell of each (metric, nfe); none where the protocols of a column differ."""
+    columns: dict[tuple[str, int], list[tuple[str, str, int]]] = defaultdict(list)
+    for key in cells:
+        columns[key[1], key[2]].append(key)
+    marked = dict(cells)
+    for keys in columns.values():
+        agree = len({cells[key].fingerprint for key in keys}) == 1 and cells[keys[0]].comparable
+        ranked = [key for key in keys if cells[key].goal and math.isfinite(cells[key].mean)]
+        sign = -1 if cells[keys[0]].goal == "max" else 1
+        top = min((sign * cells[key].mean for key in ranked), default=None)
+        for key in keys:
+            best = agree and len(keys) > 1 and key in ranked and sign * cells[key].mean == top
+            cell = cells[key]
+            marked[key] = Cell(
+                cell.mean, cell.sd, cell.seeds, cell.goal, cell.fingerprint, best, agree
+            )
+    return marked
+
+
+def _failures(tried: Iterable[Tried]) -> dict[str, list[str]]:
+    """One line for each run whose last attempt did not end well, by data set."""
+    last = {attempt.run: attempt for attempt in tried}
+    lines: dict[str, list[str]] = defaultdict(list)
+    for attempt in last.values():
+        if attempt.outcome not in ("ok", "running"):
+            why = f": {attempt.error}" if attempt.error else ""
+            spec = attempt.spec
+            lines[spec.dataset].append(
+                f"{spec.variant}, seed {spec.seed}, attempt {attempt.number}:"
+                f" {attempt.outcome}{why}"
+            )
+    return lines
+
+
+def command(spec: Spec, nfes: Sequence[int], seeds: Sequence[int], default=None) -> str:
+    """The command that would measure `spec` at `nfes`; `default` is the data set's own budget."""
+    words = ["flowbench", "run", spec.method, "--dataset", spec.dataset]
+    words += ["--nfe", ",".join(str(nfe or "auto") for nfe in nfes)]
+    words += ["--seed", ",".join(map(str, seeds))]
+    if spec.budget != default:
+        words += ["--steps", str(spec.budget.steps), "--batch", str(spec.budget.batch)]
+    for name, value in sorted(spec.changed.items()):
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        words += ["--teacher", text] if name == "teacher" else ["-o", f"{name}={text}"]
+    return shlex.join(words)

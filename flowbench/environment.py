@@ -1,0 +1,77 @@
+"""Where a run took place: packages, Python, torch, processor or GPU, and the state of the code."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowbench.records import FlowbenchError
+
+
+def device(word: str) -> str:
+    """The device that `word` means: "auto" takes a GPU where there is one.
+
+    Raises FlowbenchError for a device that torch does not know or that is not here.
+    """
+    if word == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(word)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FlowbenchError(f"device {word!r} cannot be used: {reason}") from error
+    return "cuda:0" if word == "cuda" else word
+
+
+def capture(device: str) -> dict[str, Any]:
+    """All that may move a number without being part of the run's own description."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "torch": torch.__version__,
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.startswith("cuda") else None,
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "git": git_state(),
+        "packages": packages(),
+    }
+
+
+def device_name(device: str) -> str:
+    """The model of the GPU, or of the processor with the number of its cores."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Every installed distribution and its version."""
+    found = {dist.metadata["Name"]: dist.version for dist in distributions()}
+    return dict(sorted((name, version) for name, version in found.items() if name))
+
+
+@cache
+def git_state() -> str | None:
+    """Commit of the checkout that flowbench runs from, with `-dirty` if it was changed."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

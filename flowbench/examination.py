@@ -1,0 +1,213 @@
+"""What is measured of a trained network: its bill, its straightness, its samples at each NFE."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbench import meters, plugins
+from flowbench.checkpoints import file_hash, read_tensors, save_tensors
+from flowbench.data.base import quantise, scale
+from flowbench.metrics.evaluation import Evaluation
+from flowbench.metrics.straightness import STEPS, straightness
+from flowbench.noise import Stream, balanced_labels, unit_noise
+from flowbench.planning import Plan, Setup
+from flowbench.records import ADAPTIVE, RUN_LEVEL, Artifact, Diverged, Metric, RunFailed, Score
+from flowbench.training import Progress
+
+Key = tuple[str, str, int, int]  # subject, name, nfe, n
+
+BATCH = 500  # samples that are drawn together
+TIMED = 100  # samples of one timed call
+ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness
+
+
+def metrics_for(plan: Plan) -> list[Metric]:
+    """The metrics that are defined for the plan's data."""
+    return [metric for metric in plugins.metrics() if metric.applies(plan.data)]
+
+
+def floor_rows(plan: Plan) -> int:
+    """How many held-out rows the floor takes: as many as there are samples, if there are."""
+    return 0 if plan.data.test is None else min(plan.protocol.samples, len(plan.data.test))
+
+
+def expected_scores(plan: Plan, has_velocity: bool) -> set[Key]:
+    """Every score that the plan leads to."""
+    names, n = [metric.name for metric in metrics_for(plan)], plan.protocol.samples
+    run_level = ["parameters", "train-seconds", "train-images"] + ["S", "S2"] * has_velocity
+    facts = ["nfe", "ms-per-sample", "peak-mib"] + ["clipped"] * (plan.data.kind == "image")
+    keys = {("model", name, RUN_LEVEL, 0) for name in run_level}
+    keys |= {("model", name, nfe, 0) for name in facts for nfe in plan.nfe}
+    keys |= {("model", name, nfe, n) for name in names for nfe in plan.nfe}
+    if floor_rows(plan):
+        keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in names}
+    return keys
+
+
+@dataclass
+class Examination:
+    """Examines one trained network; every part yields only what is in `todo`."""
+
+    plan: Plan
+    setup: Setup
+    folder: Path
+    hook: Any
+    network: nn.Module
+    todo: set[Key]
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+
+    def costs(self, bill: dict[str, dict[str, float]]) -> Iterator[Score]:
+        """Size of the network; seconds and images of training, teacher and pairs included."""
+        if ("model", "train-seconds", RUN_LEVEL, 0) not in self.todo:
+            return
+        yield Score("parameters", meters.parameters(self.network))
+        for stage, spent in bill.items():
+            yield Score(f"train-seconds:{stage}", spent["seconds"])
+            yield Score(f"train-images:{stage}", spent["images"])
+        seen = [spent["images"] for stage, spent in bill.items() if stage != "pairs"]
+        yield Score("train-images", sum(seen))
+        yield Score("train-seconds", sum(spent["seconds"] for spent in bill.values()))
+
+    def floors(self) -> Iterator[Score]:
+        """Every metric of real held-out data: what a perfect model would score."""
+        n, test = floor_rows(self.plan), self.plan.data.test
+        if n and test is not None:
+            evaluation = Evaluation(test.first(n)[0], self.plan.data)
+            yield from self._metrics(evaluation, "floor", RUN_LEVEL, n)
+
+    def straightness(self) -> Iterator[Score]:
+        """S and S2 of the method's canonical field, if it has one."""
+        if ("model", "S2", RUN_LEVEL, 0) not in self.todo:
+            return
+        rows, interval = ROWS[self.plan.data.kind], getattr(self.plan.method, "interval", (0.0, 1.0))
+        noise, labels = self._noise(range(rows)), self._labels(range(rows))
+
+        def velocity(z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+            return self.hook.velocity(network=self.network, z=z, t=t, labels=y)
+
+        first, second = straightness(velocity, noise, labels, interval)
+        facts = {"rows": rows, "steps": STEPS, "interval": list(interval), "ema": True}
+        for name, value in (("S", first), ("S2", second)):
+            yield Score(name, value, goal="min", seed=self.plan.protocol.seed, protocol=facts)
+
+    def every_nfe(self) -> Iterator[Score | Artifact]:
+        """Samples at each NFE, what they cost, and every metric of them.
+
+        Samples that are not finite score NaN; when all is done, that raises Diverged.
+        """
+        broken = []
+        for nfe in self.plan.nfe:
+            if not any(key[2] == nfe for key in self.todo):
+                continue
+            samples, facts = self.samples(nfe)
+            yield Artifact(f"samples-nfe{nfe or 'auto'}", *_described(self._path(nfe)))
+            yield from self._facts(nfe, facts)
+            yield from self._metrics(Evaluation(samples, self.plan.data), "model", nfe, len(samples))
+            yield from self._speed(nfe)
+            if facts["not_finite"]:
+                broken.append(f"{facts['not_finite']} of {len(samples)} at NFE {nfe or 'auto'}")
+        if broken:
+            raise Diverged(f"samples are not finite: {'; '.join(broken)}")
+
+    def _metrics(self, evaluation: Evaluation, subject: str, nfe: int, n: int) -> Iterator[Score]:
+        finite = bool(evaluation.samples.isfinite().all())
+        for metric in metrics_for(self.plan):
+            if (subject, metric.name, nfe, n) in self.todo:
+                yield Score(
+                    name=metric.name,
+                    value=float(metric.score(evaluation)) if finite else math.nan,
+                    nfe=nfe,
+                    subject=subject,
+                    n=n,
+                    seed=self.plan.protocol.seed,
+                    goal=metric.goal,
+                    protocol={"ema": True, **metric.protocol(evaluation)},
+                )
+
+    def _facts(self, nfe: int, facts: dict[str, Any]) -> Iterator[Score]:
+        for name in ("nfe", "clipped"):
+            if ("model", name, nfe, 0) in self.todo:
+                yield Score(name, facts[name], nfe, seed=self.plan.protocol.seed)
+
+    def _path(self, nfe: int) -> Path:
+        n, seed = self.plan.protocol.samples, self.plan.protocol.seed
+        return self.folder / f"samples-nfe{nfe or 'auto'}-n{n}-s{seed}.safetensors"
+
+    def samples(self, nfe: int) -> tuple[Tensor, dict[str, Any]]:
+        """The samples at `nfe` as metrics see them, and facts of how they were made.
+
+        They are drawn once and kept. Images are quantised to uint8: pixels are what is judged.
+        """
+        path = self._path(nfe)
+        if not path.exists():
+            raw, counted = self._draw(nfe)
+            bad = int((~raw.flatten(1).isfinite().all(1)).sum())
+            facts = {"nfe": counted, "not_finite": bad, "clipped": 0.0}
+            if self.plan.data.kind == "image" and not bad:
+                facts["clipped"] = (raw.abs() > 1).double().mean().item()
+                raw = quantise(raw)
+            save_tensors(path, {"samples": raw}, facts)
+        tensors, facts = read_tensors(path)
+        return scale(tensors["samples"]).to(self.plan.data.device), facts
+
+    def _draw(self, nfe: int) -> tuple[Tensor, float]:
+        """All samples at `nfe` and the evaluations counted per sample."""
+        n, parts, meter = self.plan.protocol.samples, [], {"nfe": 0.0}
+        for start in range(0, n, BATCH):
+            indices = range(start, min(start + BATCH, n))
+            spent = self._sample(indices, nfe, parts)
+            meter["nfe"] += spent * len(indices) / n
+            self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
+            if nfe != ADAPTIVE and spent != nfe:
+                raise RunFailed(
+                    f"{self.plan.spec.method} spent {spent:g} evaluations where {nfe} were asked for"
+                )
+        return torch.cat(parts), meter["nfe"]
+
+    def _sample(self, indices: range, nfe: int, parts: list[Tensor]) -> float:
+        noise, meter = self._noise(indices), {}
+        samples = self.hook.sample(
+            network=self.network,
+            noise=noise,
+            labels=self._labels(indices),
+            nfe=None if nfe == ADAPTIVE else nfe,
+            rng=Stream(self.plan.protocol.seed, indices, self.plan.data.shape, self.setup.device),
+            meter=meter,
+        )
+        if samples.shape != noise.shape:
+            raise RunFailed(
+                f"samples of {self.plan.spec.method} are {tuple(samples.shape)},"
+                f" noise is {tuple(noise.shape)}"
+            )
+        parts.append(samples.float())
+        return meter["nfe"]
+
+    def _speed(self, nfe: int) -> Iterator[Score]:
+        if ("model", "peak-mib", nfe, 0) not in self.todo:
+            return
+        device, indices = self.setup.device, range(min(TIMED, self.plan.protocol.samples))
+        meters.reset_peak(device)
+        seconds = meters.median_seconds(lambda: self._sample(indices, nfe, []), device)
+        facts = {"batch": len(indices), "device": device, "threads": torch.get_num_threads()}
+        milliseconds = 1000 * seconds / len(indices)
+        yield Score("ms-per-sample", milliseconds, nfe, goal="min", protocol=facts)
+        yield Score("peak-mib", meters.peak_mib(device), nfe, goal="min", protocol=facts)
+
+    def _noise(self, indices: range) -> Tensor:
+        seed, shape = self.plan.protocol.seed, self.plan.data.shape
+        return unit_noise(seed, indices, shape, device=self.setup.device)
+
+    def _labels(self, indices: range) -> Tensor | None:
+        return balanced_labels(indices, self.plan.data.classes, self.setup.device)
+
+
+def _described(path: Path) -> tuple[str, str, int]:
+    return str(path), file_hash(path), path.stat().st_size

@@ -1,0 +1,84 @@
+"""The bill: what a run costs in evaluations, seconds and memory, counted around the network."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flowbench.hookspecs import hookimpl
+
+
+@hookimpl(wrapper=True, tryfirst=True)
+def sample(network, noise, meter):
+    """Count the rows of every forward of `network`: `meter["nfe"]` is rows per sample.
+
+    Guidance is thus counted twice, whether it is two calls or one doubled batch. Sampling runs
+    in evaluation mode and without gradients.
+    """
+    rows = 0
+
+    def count(module, args, kwargs):
+        nonlocal rows
+        rows += len(args[0] if args else next(iter(kwargs.values())))
+
+    handle = network.register_forward_pre_hook(count, with_kwargs=True)
+    network.eval()
+    try:
+        with torch.no_grad():
+            samples = yield
+    finally:
+        handle.remove()
+    meter["nfe"] = meter.get("nfe", 0.0) + rows / len(noise)
+    return samples
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def median_seconds(work: Callable[[], Tensor], device: str, repeats: int = 5) -> float:
+    """The median time of `work` over `repeats` calls after one that is discarded."""
+    work()
+    times = []
+    for _ in range(repeats):
+        synchronise(device)
+        start = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def reset_peak(device: str) -> None:
+    """Forget the highest memory use so far, where the system allows it."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # other systems: the peak is then that of the whole process
+
+
+def peak_mib(device: str) -> float:
+    """The highest memory use since `reset_peak` in MiB: of tensors on a GPU, else of the process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    except (OSError, StopIteration):
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def parameters(network: torch.nn.Module) -> int:
+    """How many numbers the network has learned."""
+    return sum(parameter.numel() for parameter in network.parameters())

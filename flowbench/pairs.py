@@ -1,0 +1,101 @@
+"""Pairs (noise, sample) that a teacher's deterministic sampler makes once, kept and reused by key."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from flowbench.checkpoints import read_tensors, save_tensors
+from flowbench.noise import balanced_labels, unit_noise
+from flowbench.records import FlowbenchError, digest
+from flowbench.training import Progress, Run
+
+BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
+Sampler = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class Pairs:
+    """A source of (noise, sample, label) batches for `Run.batches`.
+
+    `sample(noise, labels)` maps unit noise to data; `facts()` names everything the pairs depend
+    on besides `n` and the seed (the teacher's hash, the sampler and its steps): their key. Pairs
+    are made in shards, each written when it is done, so an interrupted making goes on. They are
+    float32 and not clipped: rounding them to pixels would teach the student the rounding.
+    """
+
+    def __init__(
+        self, sample: Sampler, facts: Callable[[], Mapping[str, Any]], data, n: int, run: Run
+    ):
+        self.sample, self.facts, self.n, self.run = sample, facts, n, run.stage("pairs")
+        self.shape, self.classes, self.device = data.shape, data.classes, data.device
+        self.shard = max(1, min(n, 2**22 // max(1, torch.Size(self.shape).numel()), 4096))
+        self.tensors: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.n
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(noise, sample, label) of the given pairs, on the device."""
+        rows = rows.to(self.device)
+        label = self.tensors["label"][rows] if self.classes else None
+        return self.tensors["noise"][rows], self.tensors["sample"][rows], label
+
+    def prepare(self) -> None:
+        """Make what is missing, then hold all pairs on the device."""
+        if self.tensors:
+            return
+        facts = {**self.facts(), "n": self.n, "seed": self.run.seed, "shard": self.shard}
+        folder = self.run.folder and self.run.folder.parent / f"pairs-{digest(facts)[:16]}"
+        if folder is None:
+            shards = [self._make(start) for start in self._starts]
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "lock"):
+                shards = [self._find(folder, start, facts) for start in self._starts]
+        names = ("noise", "sample", "label") if self.classes else ("noise", "sample")
+        self.tensors = {
+            name: torch.cat([tensors[name] for tensors, _ in shards]).to(self.device)
+            for name in names
+        }
+        self.run.charge(seconds=sum(seconds for _, seconds in shards), images=self.n)
+
+    @property
+    def _starts(self) -> range:
+        return range(0, self.n, self.shard)
+
+    def _find(self, folder: Path, start: int, facts: dict) -> tuple[dict[str, Tensor], float]:
+        path = folder / f"{start:09d}.safetensors"
+        if path.exists():
+            tensors, header = read_tensors(path)
+            if header.get("facts") != facts:
+                raise FlowbenchError(f"{path} holds other pairs than its name says; delete it")
+            return tensors, header["seconds"]
+        tensors, seconds = self._make(start)
+        save_tensors(path, tensors, {"facts": facts, "seconds": seconds})
+        return tensors, seconds
+
+    def _make(self, start: int) -> tuple[dict[str, Tensor], float]:
+        begun = time.monotonic()
+        indices = range(start, min(start + self.shard, self.n))
+        noise = unit_noise(self.run.seed, indices, self.shape, device=self.device)
+        labels = balanced_labels(indices, self.classes, self.device)
+        parts = [self.sample(*some) for some in _parts(noise, labels)]
+        tensors = {"noise": noise, "sample": torch.cat(parts)}
+        if labels is not None:
+            tensors["label"] = labels
+        seconds = time.monotonic() - begun
+        rate = len(indices) / max(seconds, 1e-9)
+        left = (self.n - indices.stop) / rate
+        self.run.watch(Progress("pairs", indices.stop, self.n, rate=rate, seconds_left=left))
+        return {name: tensor.cpu() for name, tensor in tensors.items()}, seconds
+
+
+def _parts(noise: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches of a size at which processors are fastest."""
+    for start in range(0, len(noise), BATCH):
+        rows = slice(start, start + BATCH)
+        yield noise[rows], None if labels is None else labels[rows]

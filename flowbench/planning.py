@@ -1,0 +1,189 @@
+"""From a user's words to a plan: which network, from which data, examined how."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flowbench import plugins
+from flowbench.checkpoints import file_hash, read_tensors
+from flowbench.data import base
+from flowbench.records import ADAPTIVE, Budget, Dataset, FlowbenchError, Protocol, Spec
+from flowbench.training import Progress, ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """The machine's side of a run: none of it may change a number beyond rounding.
+
+    `every` is the time in seconds between checkpoints.
+    """
+
+    device: str = "cpu"
+    folder: Path = Path("runs")
+    data_root: Path | None = None
+    every: float = 20.0
+    watch: Callable[[Progress], None] = ignore
+    note: Callable[[str], None] = lambda text: None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a user asked for; None takes the data set's or the method's default.
+
+    `teacher` is the name of a method, a file of weights, or the Spec of an earlier run.
+    """
+
+    method: str
+    dataset: str
+    seed: int = 0
+    steps: int | None = None
+    images: int | None = None
+    batch: int | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    teacher: str | Path | Spec | None = None
+    samples: int | None = None
+    sample_seed: int = 0
+    nfe: tuple[int, ...] = (1, 2, 4, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that is ready to start."""
+
+    spec: Spec
+    protocol: Protocol
+    nfe: tuple[int, ...]
+    method: Any
+    data: base.Data
+    teacher: "Plan | None" = None
+    weights: Path | None = None  # of a network that is taken from a file instead of trained
+
+    def folder(self, setup: Setup, generation: int = 1) -> Path:
+        """Where checkpoints and samples lie; each `--force` gets a folder of its own."""
+        suffix = f"-g{generation}" if generation > 1 else ""
+        return setup.folder / (self.spec.name + suffix)
+
+
+@cache
+def load_data(name: str, device: str, root: Path | None) -> base.Data:
+    """The data set `name` on `device`, one copy for all runs of this process."""
+    return base.load(name, dataset(name).load(root), device)
+
+
+def dataset(name: str) -> Dataset:
+    """The catalogue's entry; raises FlowbenchError with the nearest name."""
+    known = plugins.datasets()
+    return known[plugins.choose("data set", name, known)]
+
+
+def plan(request: Request, setup: Setup) -> Plan:
+    """Turn words into a plan; raises FlowbenchError for whatever is wrong with them."""
+    entry, method = dataset(request.dataset), plugins.method(request.method, request.options)
+    refuse(request, method)
+    data = load_data(entry.name, setup.device, setup.data_root)
+    student = Plan(
+        spec=_spec(request, method, data, _budget(request, entry.budget)),
+        protocol=_protocol(request, entry),
+        nfe=tuple(dict.fromkeys(request.nfe)),
+        method=method,
+        data=data,
+    )
+    return _with_teacher(student, request, setup)
+
+
+def refuse(request: Request, method: Any) -> None:
+    """Raise FlowbenchError, before anything is trained, for an NFE that `method` refuses."""
+    reason_for = getattr(method, "refuses", lambda nfe: None)
+    for nfe in request.nfe:
+        if nfe < ADAPTIVE:
+            raise FlowbenchError(f"--nfe takes numbers from 1, or auto, not {nfe}")
+        reason = reason_for(nfe or None)
+        if reason is None and nfe == ADAPTIVE and not hasattr(method, "refuses"):
+            reason = "it has no adaptive solver: give --nfe a number"
+        if reason:
+            raise FlowbenchError(f"{request.method} cannot sample with --nfe {nfe or 'auto'}: {reason}")
+
+
+def _spec(request: Request, method: Any, data: base.Data, budget: Budget) -> Spec:
+    defaults = {field.name: field.default for field in dataclasses.fields(method)}
+    options = dataclasses.asdict(method)
+    point = plugins.methods().get(request.method)
+    return Spec(
+        method=request.method,
+        dataset=request.dataset,
+        seed=request.seed,
+        budget=budget,
+        options=options,
+        changed={k: v for k, v in options.items() if v != defaults[k]},
+        data=data.sha256,
+        code=plugins.code_hash(type(method)),
+        version=plugins.origin(point) if point else "",
+    )
+
+
+def _budget(request: Request, default: Budget) -> Budget:
+    batch = request.batch or default.batch
+    if request.steps and request.images:
+        raise FlowbenchError("--steps and --images are two ways to say one thing: give one")
+    steps = request.steps or (request.images // batch if request.images else default.steps)
+    return Budget(steps, batch)
+
+
+def _protocol(request: Request, entry: Dataset) -> Protocol:
+    samples = entry.samples if request.samples is None else request.samples
+    if samples < 2:
+        raise FlowbenchError(f"--samples takes at least 2, not {samples}")
+    return Protocol(samples, request.sample_seed)
+
+
+def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
+    default = getattr(student.method, "teacher", None)
+    if default is None:
+        if request.teacher is not None:
+            raise FlowbenchError(f"{request.method} learns from data alone: it takes no --teacher")
+        return student
+    teacher = _teacher(request.teacher or default, student, setup)
+    if teacher.data.sha256 != student.data.sha256 and teacher.weights is None:
+        raise FlowbenchError("the teacher was trained on other data than the student would be")
+    changed = dict(student.spec.changed)
+    if request.teacher not in (None, default):
+        changed["teacher"] = teacher.spec.variant if teacher.weights is None else teacher.weights.name
+    spec = dataclasses.replace(student.spec, teacher=teacher.spec.key, changed=changed)
+    return dataclasses.replace(student, spec=spec, teacher=teacher)
+
+
+def _teacher(word: str | Path | Spec, student: Plan, setup: Setup) -> Plan:
+    if isinstance(word, Spec):
+        return _again(word, setup)
+    if isinstance(word, Path):
+        return _from_file(word, student)
+    spec = student.spec
+    request = Request(word, spec.dataset, spec.seed, spec.budget.steps, batch=spec.budget.batch)
+    return plan(request, setup)
+
+
+def _again(spec: Spec, setup: Setup) -> Plan:
+    """The plan of a stored run; raises FlowbenchError if it cannot be made with today's code."""
+    request = Request(spec.method, spec.dataset, spec.seed, spec.budget.steps, None, spec.budget.batch)
+    today = plan(dataclasses.replace(request, options=dict(spec.options)), setup)
+    if today.spec.key != spec.key:
+        raise FlowbenchError(f"{spec.name} was made with other code, data or teacher than today's")
+    return today
+
+
+def _from_file(path: Path, student: Plan) -> Plan:
+    """A network that `flowbench run` exported, as a plan with nothing to train."""
+    _, facts = read_tensors(path)
+    try:
+        spec = Spec.from_json(facts["spec"])
+    except (KeyError, TypeError) as error:
+        raise FlowbenchError(f"{path} does not say which method made it") from error
+    if spec.dataset != student.spec.dataset:
+        raise FlowbenchError(f"{path} was trained on {spec.dataset}, not {student.spec.dataset}")
+    method = plugins.method(spec.method, spec.options)
+    if not hasattr(method, "network"):
+        raise FlowbenchError(f"{spec.method} has no network(data): it cannot be read from a file")
+    named = dataclasses.replace(spec, teacher=f"file:{file_hash(path)}")
+    return dataclasses.replace(student, spec=named, method=method, teacher=None, weights=path)

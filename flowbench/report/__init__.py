@@ -1,0 +1,1 @@
+"""Tables from sections, and the same numbers in every format."""

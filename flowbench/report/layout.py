@@ -1,0 +1,155 @@
+"""From a section to a table of texts: which rows and columns, how a number is written."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flowbench.compare import Cell, Group, Section, command
+from flowbench.records import RUN_LEVEL, Budget
+
+MISSING = "not measured"
+COSTS = ("S", "S2", "ms-per-sample", "train-seconds", "train-images", "parameters")
+INTERNAL = ("nfe", "peak-mib", "clipped")  # stored and shown by `flowbench show`
+
+
+@dataclass(frozen=True)
+class Text:
+    """What stands in one cell."""
+
+    words: str
+    best: bool = False
+
+
+@dataclass
+class Table:
+    """A table that any format can print: the first column holds labels."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Text]]
+    notes: list[str] = field(default_factory=list)
+
+
+def matrix(
+    section: Section,
+    names: Sequence[str],
+    nfes: Sequence[int] | None = None,
+    wanted: Sequence[str] = (),
+    default: Budget | None = None,
+    remark: str = "",
+) -> Table:
+    """Methods x NFE: what `compare` prints; `wanted` methods without runs are shown as missing.
+
+    Below it stand the commands that would measure what is missing.
+    """
+    nfes = list(section.nfes if nfes is None else nfes)
+    columns = [(name, nfe) for name in names if name not in section.facts for nfe in nfes]
+    columns += [(name, RUN_LEVEL) for name in names if name in section.facts]
+    table = Table(_title(section), ["method", *(_heading(*column) for column in columns)], [])
+    for group in section.groups:
+        table.rows.append([Text(_label(group)), *(_text(section, group, *c) for c in columns)])
+        lacking = [n for n in nfes if not _measured(section, group, names, n)]
+        if lacking:
+            line = command(group.spec, lacking, group.seeds, default)
+            table.notes.append(f"{MISSING}: {line}")
+    for name in [name for name in wanted if name not in {g.spec.method for g in section.groups}]:
+        table.rows.append([Text(name), *(Text(MISSING) for _ in columns)])
+        asked = ",".join(str(nfe or "auto") for nfe in nfes)
+        line = f"flowbench run {name} --dataset {section.dataset} --nfe {asked}"
+        table.notes.append(f"{MISSING}: {line}")
+    if section.floors:
+        floor = [Text(f"floor: real held-out data, n = {section.floor_n}")]
+        table.rows.append(floor + [_floor(section, name) for name, _ in columns])
+    table.notes += _remarks(section, remark)
+    return table
+
+
+def ledger(section: Section, remark: str = "", order: Sequence[str] = ()) -> Table:
+    """One row per method and NFE with every metric and cost: what `report` prints.
+
+    Metrics stand in the given `order`, others after them.
+    """
+    known = [name for name in section.metrics if name not in (*COSTS, *INTERNAL)]
+    metrics = [name for name in order if name in known]
+    metrics += [name for name in known if name not in metrics]
+    costs = [name for name in COSTS if name in (*section.metrics, *section.facts)]
+    table = Table(_title(section), ["method", "seeds", "NFE", *metrics, *costs], [])
+    for nfe in section.nfes:
+        for group in section.groups:
+            if not any((group.label, name, nfe) in section.cells for name in metrics):
+                continue
+            row = [Text(group.label), Text(str(len(group.seeds))), _nfe(section, group, nfe)]
+            row += [_text(section, group, name, nfe) for name in metrics]
+            row += [_text(section, group, name, _level(section, name, nfe)) for name in costs]
+            table.rows.append(row)
+    if section.floors:
+        floor = [Text(f"floor: real held-out data, n = {section.floor_n}"), Text(""), Text("")]
+        table.rows.append(floor + [_floor(section, name) for name in (*metrics, *costs)])
+    table.notes += _remarks(section, remark)
+    return table
+
+
+def _level(section: Section, name: str, nfe: int) -> int:
+    return RUN_LEVEL if name in section.facts else nfe
+
+
+def _measured(section: Section, group: Group, names: Sequence[str], nfe: int) -> bool:
+    return all(
+        (group.label, name, nfe) in section.cells for name in names if name not in section.facts
+    )
+
+
+def _title(section: Section) -> str:
+    return (
+        f"{section.dataset}: {section.n} samples, noise stream {section.sample_seed},"
+        f" data {section.data[:8]}"
+    )
+
+
+def _heading(name: str, nfe: int) -> str:
+    if nfe == RUN_LEVEL:
+        return name
+    return f"{name} @ {nfe or 'auto'}"
+
+
+def _label(group: Group) -> str:
+    seeds = len(group.seeds)
+    return group.label if seeds == 1 else f"{group.label} ({seeds} seeds)"
+
+
+def _text(section: Section, group: Group, name: str, nfe: int) -> Text:
+    cell = section.cells.get((group.label, name, nfe))
+    if cell is None:
+        return Text(MISSING if name in section.metrics else "")
+    return Text(number(cell) + ("" if cell.comparable or not cell.goal else " *"), cell.best)
+
+
+def _nfe(section: Section, group: Group, nfe: int) -> Text:
+    cell = section.cells.get((group.label, "nfe", nfe))
+    return Text(str(nfe) if nfe else f"auto ({cell.mean:.4g})" if cell else "auto")
+
+
+def _floor(section: Section, name: str) -> Text:
+    return Text(number(section.floors[name]) if name in section.floors else "")
+
+
+def number(cell: Cell) -> str:
+    """Mean ± standard deviation with the digits that the deviation leaves meaningful."""
+    if not math.isfinite(cell.mean):
+        return str(cell.mean)
+    mean = plain(cell.mean)
+    return mean if cell.sd is None else f"{mean} ± {cell.sd:.2g}"
+
+
+def plain(value: float) -> str:
+    """Four significant digits, never in scientific notation from 0.0001 to a billion."""
+    if value == 0 or 1000 <= abs(value) < 1e9:
+        return f"{value:.0f}"
+    return f"{value:#.4g}" if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
+
+
+def _remarks(section: Section, remark: str) -> list[str]:
+    notes = [f"{section.dataset}: {remark}"] if remark else []
+    if any(cell.goal and not cell.comparable for cell in section.cells.values()):
+        notes.append("*: measured by different protocols, so not ranked")
+    return notes + section.failures

@@ -1,0 +1,132 @@
+"""One run as a stream of scores and files: train, sample, score, each done once and in order."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from flowbench import meters, plugins
+from flowbench.checkpoints import file_hash, read_tensors, save_tensors
+from flowbench.examination import Examination, Key, expected_scores
+from flowbench.planning import Plan, Setup
+from flowbench.records import Artifact, FlowbenchError, RunFailed, Score
+from flowbench.teacher import Teacher
+from flowbench.training import Run
+
+Bill = dict[str, dict[str, float]]
+
+
+def hooks(plan: Plan) -> Any:
+    """The hooks of one run: extensions, the method, and the meters outermost."""
+    return plugins.manager(*plugins.extensions()[0], plan.method, meters).hook
+
+
+def expected(plan: Plan) -> set[Key]:
+    """Every score that the plan leads to; those not yet stored are what there is to do."""
+    return expected_scores(plan, bool(hooks(plan).velocity.get_hookimpls()))
+
+
+@contextmanager
+def claim(plan: Plan, setup: Setup, wait: bool = False) -> Iterator[None]:
+    """Hold the run for this process; raises RunFailed if another one works on it.
+
+    The lock goes with the process, however it ends. `wait` is for teachers, which several
+    students may need at once.
+    """
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(setup.folder / f"{plan.spec.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise RunFailed(f"{plan.spec.name} is being worked on by another process") from None
+        setup.note(f"waiting for another process that trains {plan.spec.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run(plan: Plan, setup: Setup, todo: set[Key], generation: int = 1) -> Iterator[Score | Artifact]:
+    """Do what is in `todo`, yielding each score and file as soon as it is made.
+
+    Raises Diverged when losses, weights or samples are not finite, RunFailed for a sampler that
+    spends other than asked.
+    """
+    folder = plan.folder(setup, generation)
+    network, bill = train(plan, setup, folder)
+    yield _file("network", folder / "network.safetensors")
+    examination = Examination(plan, setup, folder, hooks(plan), network, todo)
+    yield from examination.costs(bill)
+    yield from examination.floors()
+    yield from examination.straightness()
+    yield from examination.every_nfe()
+
+
+def train(plan: Plan, setup: Setup, folder: Path) -> tuple[nn.Module, Bill]:
+    """The plan's network, trained or restored, and what it has cost over all attempts."""
+    if plan.weights is not None:
+        return _read_network(plan, plan.weights), {}
+    run = Run(
+        budget=plan.spec.budget,
+        folder=folder,
+        seed=plan.spec.seed,
+        device=setup.device,
+        every=setup.every,
+        watch=setup.watch,
+        note=setup.note,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    teacher = None if plan.teacher is None else make_teacher(plan.teacher, setup, run)
+    torch.manual_seed(plan.spec.seed)
+    network = hooks(plan).train(data=plan.data, run=run, teacher=teacher, meter={})
+    if not isinstance(network, nn.Module):
+        raise RunFailed(f"train of {plan.spec.method} returned {type(network).__name__}, no network")
+    facts = {"spec": asdict(plan.spec)}
+    save_tensors(folder / "network.safetensors", network.state_dict(), facts)
+    return network, run.bill
+
+
+def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
+    """The teacher of `student`, trained at its first use and charged to the student's bill."""
+
+    def watch(progress):
+        setup.watch(replace(progress, stage=f"teacher {plan.spec.method}: {progress.stage}"))
+
+    def make() -> nn.Module:
+        with claim(plan, setup, wait=True):
+            network, bill = train(plan, replace(setup, watch=watch), plan.folder(setup))
+        student.bill["teacher"] = {
+            "seconds": sum(stage["seconds"] for stage in bill.values()),
+            "images": images_seen(bill),
+        }
+        return network
+
+    if not hooks(plan).velocity.get_hookimpls():
+        raise FlowbenchError(f"{plan.spec.method} has no velocity, so it cannot be a teacher")
+    return Teacher(make, hooks(plan).velocity)
+
+
+def images_seen(bill: Bill) -> float:
+    """Examples that went through a training step; pairs that were only made do not count."""
+    return sum(stage["images"] for name, stage in bill.items() if name != "pairs")
+
+
+def _read_network(plan: Plan, path: Path) -> nn.Module:
+    tensors, _ = read_tensors(path)
+    network = plan.method.network(plan.data)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise FlowbenchError(f"{path} holds another network than {plan.spec.variant}") from error
+    return network
+
+
+def _file(role: str, path: Path) -> Artifact:
+    return Artifact(role, str(path), file_hash(path), path.stat().st_size)

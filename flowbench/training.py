@@ -1,0 +1,234 @@
+"""What a method borrows to train: a Run that owns the iterator, and a loop that uses it."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flowbench.checkpoints import load_state, save_state
+from flowbench.records import Budget, Diverged, FlowbenchError, digest
+
+TICK = 0.5  # seconds between looks at the loss: each look waits for the device
+
+
+class Source(Protocol):
+    """Something that batches are drawn from: a split of the data, or pairs made on demand."""
+
+    def __len__(self) -> int: ...
+
+    def prepare(self) -> None: ...
+
+    def draw(self, rows: Tensor) -> tuple: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: `loss` of the last step, `rate` in examples per second, 0 if unknown."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float = math.nan
+    rate: float = 0.0
+    seconds_left: float = 0.0
+
+
+def ignore(progress: Progress) -> None:
+    """Watch nothing."""
+
+
+@dataclass
+class Run:
+    """Budget, order of data, checkpoints and bill: all that must be the same for every method.
+
+    `every` is the time in seconds between checkpoints (0: after each step); without `folder`
+    nothing is kept. `bill` maps each stage to what it has cost so far, over all attempts.
+    """
+
+    budget: Budget
+    folder: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    every: float = 20.0
+    watch: Callable[[Progress], None] = ignore
+    note: Callable[[str], None] = lambda text: None
+    bill: dict[str, dict[str, float]] = field(default_factory=dict)
+    name: str = "train"
+    loss: Tensor | None = None
+
+    def stage(self, name: str, share: float = 1.0) -> "Run":
+        """The run of one stage of several: its own checkpoints and `share` of the steps."""
+        steps = max(1, round(self.budget.steps * share))
+        return replace(self, name=name, budget=replace(self.budget, steps=steps), loss=None)
+
+    @property
+    def started(self) -> bool:
+        """Whether a checkpoint of this stage exists, from which it will go on."""
+        return self._path is not None and self._path.exists()
+
+    def log(self, loss: Tensor) -> None:
+        """Hand over a step's loss; the host looks at it now and then, without stopping the device."""
+        self.loss = loss.detach()
+
+    def batches(self, source: Source, **parts: Any) -> Iterator[tuple]:
+        """Yield what `source.draw` gives until the budget is spent; a body is one step.
+
+        `parts` (anything with `state_dict`) are saved every so often and restored at the start,
+        with the random state and the order of data, so an interrupted stage goes on exactly.
+        Raises Diverged when the loss or a saved weight is not finite.
+        """
+        generator = torch.Generator()
+        step, spent = self._restore(parts, generator)
+        steps = self.budget.steps
+        if step < steps:
+            source.prepare()
+        if step == 0:
+            seed = int(digest([self.seed, self.name])[:12], 16)
+            generator.manual_seed(seed)
+            torch.manual_seed(seed)
+        start = saved = seen = time.monotonic()
+        first = step
+        while step < steps:
+            rows = torch.randint(len(source), (self.budget.batch,), generator=generator)
+            yield source.draw(rows)
+            step += 1
+            now = time.monotonic()
+            if now - seen >= TICK or step == steps:
+                seen = now
+                self._show(step, (step - first) / max(now - start, 1e-9))
+            if now - saved >= self.every or step == steps:
+                self.charge(seconds=spent + now - start, images=step * self.budget.batch)
+                self._save(parts, generator, step)
+                saved = time.monotonic()
+
+    def _show(self, step: int, speed: float) -> None:
+        """Tell the watcher; `speed` in steps per second."""
+        left = (self.budget.steps - step) / speed
+        rate = speed * self.budget.batch
+        self.watch(Progress(self.name, step, self.budget.steps, self._look(step), rate, left))
+
+    def charge(self, **costs: float) -> None:
+        """Set what this stage has cost so far, such as `seconds=` and `images=`."""
+        self.bill[self.name] = costs
+
+    def _look(self, step: int) -> float:
+        if self.loss is None:
+            return math.nan
+        value = self.loss.item()
+        if not math.isfinite(value):
+            raise Diverged(f"the loss became {value} at step {step} of stage {self.name}")
+        return value
+
+    @property
+    def _path(self) -> Path | None:
+        return self.folder and self.folder / f"{self.name}.pt"
+
+    def _save(self, parts: dict[str, Any], generator: torch.Generator, step: int) -> None:
+        self._look(step)
+        for name, part in parts.items():
+            if isinstance(part, nn.Module) and not _finite(part):
+                raise Diverged(f"{name} has weights that are not finite at step {step}")
+        if self._path is None:
+            return
+        state = {name: part.state_dict() for name, part in parts.items()}
+        random = {"order": generator.get_state(), "cpu": torch.get_rng_state()}
+        if self.device.startswith("cuda"):
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        save_state(self._path, {"step": step, "random": random, "bill": self.bill, "parts": state})
+
+    def _restore(self, parts: dict[str, Any], generator: torch.Generator) -> tuple[int, float]:
+        """Go back to the last checkpoint; return its step and the seconds spent until then."""
+        if self._path is None or not self._path.exists():
+            return 0, 0.0
+        state = load_state(self._path)
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state["parts"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise FlowbenchError(f"{self._path} belongs to another network; delete it") from error
+        generator.set_state(state["random"]["order"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"] and self.device.startswith("cuda"):
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        self.bill.update(state["bill"])
+        return state["step"], self.bill[self.name]["seconds"]
+
+
+def _finite(network: nn.Module) -> bool:
+    return all(bool(p.isfinite().all()) for p in network.state_dict().values())
+
+
+class Average:
+    """The exponential moving average of a network, with a ramp: decay min(`decay`, (1+k)/(10+k)).
+
+    Without the ramp a short run's average still holds its random start (after 390 steps at
+    0.999 two thirds of it). The count is a Python number, so no step waits for the device.
+    """
+
+    def __init__(self, net: nn.Module, decay: float = 0.999):
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay, self.steps = decay, 0
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Move the average towards `net`; buffers are copied."""
+        self.steps += 1
+        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
+        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "net": self.net.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.net.load_state_dict(state["net"])
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    source: Source,
+    run: Run,
+    *,
+    lr: float = 1e-3,
+    ema: float = 0.999,
+    warmup: int = 100,
+    clip: float = 1.0,
+) -> nn.Module:
+    """Minimise `loss(*batch)` over batches of `source` with Adam; return the averaged network.
+
+    The step size rises linearly over `warmup` steps and falls to 0 along a cosine; gradients are
+    clipped to the norm `clip`.
+    """
+    average = Average(net, ema)
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: ramp_and_cosine(step, run.budget.steps, warmup)
+    )
+    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
+    for batch in run.batches(source, **parts):
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(*batch)
+        value.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), clip)
+        optimizer.step()
+        schedule.step()
+        average.update(net)
+        run.log(value)
+    return average.net
+
+
+def ramp_and_cosine(step: int, steps: int, warmup: int) -> float:
+    """The factor on the step size: linear to 1 over `warmup` steps, then a cosine to 0."""
+    warmup = min(warmup, steps // 10)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))

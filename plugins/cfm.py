@@ -1,0 +1,62 @@
+"""Conditional flow matching on straight paths with independent coupling (Lipman et al. 2023,
+arXiv:2210.02747, there "OT-CFM"; Tong et al. 2024, arXiv:2302.00482, there "I-CFM")."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from flowbench import coordinates, hookimpl, nets, solvers, training
+
+
+@dataclass(frozen=True)
+class CFM:
+    """Regress the velocity of straight lines from independent noise to data."""
+
+    solver: Literal["euler", "midpoint", "heun", "dopri5"] = "euler"  # dopri5 needs --nfe auto
+    tolerance: float = 1e-5  # dopri5: relative and absolute, the papers' value
+    times: Literal["uniform", "skewed"] = "uniform"  # skewed: t = 1/(1+s), ln s ~ N(-1.2, 1.2^2)
+    sigma_min: float = 0.0  # width of the path at the data; Lipman et al. write 1e-5 and the like
+    lr: float = 1e-3  # Adam's step size
+    ema: float = 0.999  # decay of the weight average
+    width: int | None = None  # of the network; None: 128 for vectors, 32 for images
+
+    def network(self, data):
+        """The untrained velocity v(z, t, y)."""
+        return nets.default(data, width=self.width).to(data.device)
+
+    def draw_times(self, n, device):
+        """Canonical times of one training batch, (n,)."""
+        if self.times == "uniform":
+            return torch.rand(n, device=device)
+        return coordinates.time((1.2 * torch.randn(n, device=device) - 1.2).exp())
+
+    @hookimpl
+    def train(self, data, run):
+        net = self.network(data)
+
+        def loss(x, y):
+            t = self.draw_times(len(x), x.device)
+            noise = torch.randn_like(x)
+            end = x + self.sigma_min * noise  # Lipman et al., eq. 22, without its division
+            z = torch.lerp(noise, end, coordinates.like(t, x))
+            return (net(z, t, y) - (end - noise)).square().mean()
+
+        return training.fit(net, loss, data.train, run, lr=self.lr, ema=self.ema)
+
+    @hookimpl
+    def sample(self, network, noise, labels, nfe):
+        if nfe is None:
+            return solvers.dopri5(network, noise, labels, self.tolerance, self.tolerance)
+        rule = {"euler": solvers.euler, "midpoint": solvers.midpoint, "heun": solvers.heun}
+        return rule[self.solver](network, noise, labels, nfe)
+
+    def refuses(self, nfe):
+        """Why this method cannot sample with `nfe` evaluations, or None."""
+        if (nfe is None) == (self.solver == "dopri5"):
+            return None
+        return "only --nfe auto goes with solver=dopri5, and only solver=dopri5 with --nfe auto"
+
+    @hookimpl
+    def velocity(self, network, z, t, labels):
+        return network(z, t, labels)
