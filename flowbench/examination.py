@@ -87,7 +87,10 @@ class Examination:
         """S and S2 of the method's canonical field, if it has one."""
         if ("model", "S2", RUN_LEVEL, 0) not in self.todo:
             return
-        rows, interval = ROWS[self.plan.data.kind], getattr(self.plan.method, "interval", (0.0, 1.0))
+        rows, interval = (
+            ROWS[self.plan.data.kind],
+            getattr(self.plan.method, "interval", (0.0, 1.0)),
+        )
         noise, labels = self._noise(range(rows)), self._labels(range(rows))
 
         def velocity(z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
@@ -110,7 +113,9 @@ class Examination:
             samples, facts = self.samples(nfe)
             yield Artifact(f"samples-nfe{nfe or 'auto'}", *_described(self._path(nfe)))
             yield from self._facts(nfe, facts)
-            yield from self._metrics(Evaluation(samples, self.plan.data), "model", nfe, len(samples))
+            yield from self._metrics(
+                Evaluation(samples, self.plan.data), "model", nfe, len(samples)
+            )
             yield from self._speed(nfe)
             if facts["not_finite"]:
                 broken.append(f"{facts['not_finite']} of {len(samples)} at NFE {nfe or 'auto'}")

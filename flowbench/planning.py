@@ -103,7 +103,9 @@ def refuse(request: Request, method: Any) -> None:
         if reason is None and nfe == ADAPTIVE and not hasattr(method, "refuses"):
             reason = "it has no adaptive solver: give --nfe a number"
         if reason:
-            raise FlowbenchError(f"{request.method} cannot sample with --nfe {nfe or 'auto'}: {reason}")
+            raise FlowbenchError(
+                f"{request.method} cannot sample with --nfe {nfe or 'auto'}: {reason}"
+            )
 
 
 def _spec(request: Request, method: Any, data: base.Data, budget: Budget) -> Spec:
@@ -149,7 +151,9 @@ def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
         raise FlowbenchError("the teacher was trained on other data than the student would be")
     changed = dict(student.spec.changed)
     if request.teacher not in (None, default):
-        changed["teacher"] = teacher.spec.variant if teacher.weights is None else teacher.weights.name
+        changed["teacher"] = (
+            teacher.spec.variant if teacher.weights is None else teacher.weights.name
+        )
     spec = dataclasses.replace(student.spec, teacher=teacher.spec.key, changed=changed)
     return dataclasses.replace(student, spec=spec, teacher=teacher)
 
@@ -166,7 +170,9 @@ def _teacher(word: str | Path | Spec, student: Plan, setup: Setup) -> Plan:
 
 def _again(spec: Spec, setup: Setup) -> Plan:
     """The plan of a stored run; raises FlowbenchError if it cannot be made with today's code."""
-    request = Request(spec.method, spec.dataset, spec.seed, spec.budget.steps, None, spec.budget.batch)
+    request = Request(
+        spec.method, spec.dataset, spec.seed, spec.budget.steps, None, spec.budget.batch
+    )
     today = plan(dataclasses.replace(request, options=dict(spec.options)), setup)
     if today.spec.key != spec.key:
         raise FlowbenchError(f"{spec.name} was made with other code, data or teacher than today's")

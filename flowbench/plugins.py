@@ -93,7 +93,9 @@ def method(name: str, words: Mapping[str, Any]) -> Any:
     types = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]
     options = {
-        choose(f"option of {name} called", option, fields): _value(name, option, types[option], word)
+        choose(f"option of {name} called", option, fields): _value(
+            name, option, types[option], word
+        )
         for option, word in words.items()
     }
     return cls(**options)
@@ -136,7 +138,9 @@ def options(cls: type) -> list[Option]:
     """The options of a method class, each with its type, default and the comment on its line."""
     types, comments = typing.get_type_hints(cls), dict(_comments(cls))
     return [
-        Option(field.name, type_name(types[field.name]), field.default, comments.get(field.name, ""))
+        Option(
+            field.name, type_name(types[field.name]), field.default, comments.get(field.name, "")
+        )
         for field in dataclasses.fields(cls)
     ]
 

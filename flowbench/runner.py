@@ -53,7 +53,9 @@ def claim(plan: Plan, setup: Setup, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def run(plan: Plan, setup: Setup, todo: set[Key], generation: int = 1) -> Iterator[Score | Artifact]:
+def run(
+    plan: Plan, setup: Setup, todo: set[Key], generation: int = 1
+) -> Iterator[Score | Artifact]:
     """Do what is in `todo`, yielding each score and file as soon as it is made.
 
     Raises Diverged when losses, weights or samples are not finite, RunFailed for a sampler that
@@ -87,7 +89,9 @@ def train(plan: Plan, setup: Setup, folder: Path) -> tuple[nn.Module, Bill]:
     torch.manual_seed(plan.spec.seed)
     network = hooks(plan).train(data=plan.data, run=run, teacher=teacher, meter={})
     if not isinstance(network, nn.Module):
-        raise RunFailed(f"train of {plan.spec.method} returned {type(network).__name__}, no network")
+        raise RunFailed(
+            f"train of {plan.spec.method} returned {type(network).__name__}, no network"
+        )
     facts = {"spec": asdict(plan.spec)}
     save_tensors(folder / "network.safetensors", network.state_dict(), facts)
     return network, run.bill

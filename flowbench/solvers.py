@@ -22,7 +22,9 @@ def euler(velocity: Field, z: Tensor, labels: Tensor | None, nfe: int) -> Tensor
 @torch.no_grad()
 def midpoint(velocity: Field, z: Tensor, labels: Tensor | None, nfe: int) -> Tensor:
     """The midpoint rule, two evaluations a step; an odd `nfe` ends with one Euler step."""
-    return _fixed_steps(velocity, z, labels, [_midpoint_step] * (nfe // 2) + [_euler_step] * (nfe % 2))
+    return _fixed_steps(
+        velocity, z, labels, [_midpoint_step] * (nfe // 2) + [_euler_step] * (nfe % 2)
+    )
 
 
 @torch.no_grad()

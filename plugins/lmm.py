@@ -18,7 +18,7 @@ class LMM:
 
     teacher: ClassVar[str] = "edm"
 
-    pairs: int | None = None  # how many; none: 40 000 vectors, 8000 images; the paper: 1 to 4 M
+    pairs: int | None = None  # how many; none: 40 000 vectors, 6000 images; the paper: 1 to 4 M
     pair_steps: int | None = None  # Heun's levels; none: 40 for vectors, 18 images; paper: 18, 40
     norm: Literal["squared", "l2", "l1"] = "squared"  # of eq. 3; l2: as the paper writes it
     sigmas: Literal["mix", "karras", "uniform", "grid", "log-normal"] = "mix"  # of training levels
@@ -69,7 +69,10 @@ class LMM:
     def make_pairs(self, data, run, teacher):
         """The teacher's pairs, made when training first draws from them."""
         image = data.kind == "image"
-        n, steps = self.pairs or (8000 if image else 40_000), self.pair_steps or (18 if image else 40)
+        n, steps = (
+            self.pairs or (6000 if image else 40_000),
+            self.pair_steps or (18 if image else 40),
+        )
 
         def sample(noise, labels):
             levels = noise_levels.karras(steps, self.sigma_min, self.sigma_max)

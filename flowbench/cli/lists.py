@@ -17,13 +17,17 @@ def methods(name) -> None:
         return
     cls = plugins.method_class(name)
     point = plugins.methods()[name]
-    click.echo(f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{plugins.origin(point)}]")
+    click.echo(
+        f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{plugins.origin(point)}]"
+    )
     teacher = getattr(cls, "teacher", None)
     if teacher:
         click.echo(f"\nLearns from a teacher: {teacher}, unless --teacher names another.")
     click.echo("\nOptions (-o NAME=VALUE):")
     for option in plugins.options(cls):
-        default = ",".join(map(str, option.default)) if option.type.endswith("commas") else option.default
+        default = (
+            ",".join(map(str, option.default)) if option.type.endswith("commas") else option.default
+        )
         click.echo(f"  {option.name} = {'none' if default is None else default}  ({option.type})")
         if option.help:
             click.echo(f"      {option.help}")

@@ -123,7 +123,9 @@ def _teacher(store, word: str):
     try:
         return store.find(word)
     except FlowbenchError as error:
-        raise FlowbenchError(f"--teacher {word} is no method, no file and no run: {error}") from error
+        raise FlowbenchError(
+            f"--teacher {word} is no method, no file and no run: {error}"
+        ) from error
 
 
 @contextmanager

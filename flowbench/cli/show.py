@@ -16,7 +16,9 @@ def show(run, db) -> None:
 
     store = Store.open_existing(words.url(db))
     spec = store.find(run)
-    click.echo(f"{spec.name}\n  key {spec.key}\n  {spec.variant} on {spec.dataset}, seed {spec.seed}")
+    click.echo(
+        f"{spec.name}\n  key {spec.key}\n  {spec.variant} on {spec.dataset}, seed {spec.seed}"
+    )
     click.echo(f"  {spec.budget.steps} steps of {spec.budget.batch}; method from {spec.version}")
     click.echo(f"  data {spec.data}\n  code {spec.code}\n  teacher {spec.teacher or '-'}")
     click.echo("  options " + " ".join(f"{k}={v}" for k, v in spec.options.items()))

@@ -80,7 +80,9 @@ def _sections(db: str, dataset: str | None, methods):
     for name in methods:
         plugins.choose("method", name, sorted(known))
     if dataset is not None:
-        plugins.choose("data set", dataset, {*plugins.datasets(), *(r.spec.dataset for r in measured)})
+        plugins.choose(
+            "data set", dataset, {*plugins.datasets(), *(r.spec.dataset for r in measured)}
+        )
     chosen = [row for row in measured if not methods or row.spec.method in methods]
     tried = [row for row in store.tried(dataset) if not methods or row.spec.method in methods]
     found = compare.sections(chosen, tried)
@@ -91,7 +93,9 @@ def _sections(db: str, dataset: str | None, methods):
 
 def _nothing(db: str, dataset: str | None, methods, tried) -> str:
     what = f"flowbench run {methods[0] if methods else 'METHOD'} --dataset {dataset or 'DATASET'}"
-    failed = [f"{t.run}: {t.outcome} {t.error}" for t in tried if t.outcome not in ("ok", "running")]
+    failed = [
+        f"{t.run}: {t.outcome} {t.error}" for t in tried if t.outcome not in ("ok", "running")
+    ]
     more = f" (tried: {'; '.join(failed)})" if failed else ""
     return f"{db} has no such scores{more}; measure some with: {what}"
 

@@ -17,7 +17,9 @@ from flowbench.data.base import Data
 from flowbench.records import FlowbenchError
 
 FOLDER = Path(__file__).parent
-SHIPPED = {"digits": "3e13c1b3b4a1453c5ff4d5290b7677c12fa22bc0dcf1a0d8786cad15da0e2802"}  # SHA-256 of <name>.safetensors
+SHIPPED = {
+    "digits": "3e13c1b3b4a1453c5ff4d5290b7677c12fa22bc0dcf1a0d8786cad15da0e2802"
+}  # SHA-256 of <name>.safetensors
 
 
 class Classifier(nn.Module):

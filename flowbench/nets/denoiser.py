@@ -36,5 +36,3 @@ class Denoiser(nn.Module):
 
     def extra_repr(self) -> str:
         return f"std={self.std:.4g}, form={self.form}"
-
-

@@ -17,7 +17,9 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
         for i, column in enumerate(table.columns):
             grid.add_column(column, justify="right" if i else "left", overflow="fold")
         for row in table.rows:
-            grid.add_row(*(Text(cell.words, style="bold green" if cell.best else "") for cell in row))
+            grid.add_row(
+                *(Text(cell.words, style="bold green" if cell.best else "") for cell in row)
+            )
         console.print(grid)
         for note in table.notes:
             console.print(Text(note), soft_wrap=True)
