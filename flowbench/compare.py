@@ -76,10 +76,9 @@ def sections(measured: Sequence[Measured], tried: Iterable[Tried] = ()) -> list[
         if row.score.n and row.score.subject == "model":
             parts[_place(row)].append(row)
     for row in measured:
-        if not row.score.n or row.score.subject == "floor":
-            for place in parts:
-                if place[:2] == _place(row)[:2] and place[3] == row.score.seed:
-                    parts[place].append(row)
+        for place in parts:
+            if _goes_with(row, place):
+                parts[place].append(row)
     found = [_section(place, rows, labels) for place, rows in sorted(parts.items())]
     failures = _failures(tried)
     for section in found:
@@ -87,12 +86,20 @@ def sections(measured: Sequence[Measured], tried: Iterable[Tried] = ()) -> list[
     return found
 
 
+def _goes_with(row: Measured, place: tuple) -> bool:
+    """Whether a fact of the whole run, or a floor, belongs beside the scores of `place`."""
+    if (row.spec.dataset, row.spec.data) != place[:2]:
+        return False
+    floor = row.score.subject == "floor" and row.score.seed == place[3]
+    return floor or (row.score.subject == "model" and not row.score.n)
+
+
 def _place(row: Measured) -> tuple[str, str, int, int]:
     return row.spec.dataset, row.spec.data, row.score.n, row.score.seed
 
 
 def _identity(spec: Spec) -> str:
-    """What the runs of one group share: everything but seed and teacher (which has the same seed)."""
+    """What the runs of one group share: all but the seed, and the teacher, which has that seed."""
     budget = [spec.budget.steps, spec.budget.batch]
     parts = [spec.method, dict(spec.options), dict(spec.changed), budget, spec.code, spec.data]
     return digest(parts)

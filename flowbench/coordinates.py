@@ -5,7 +5,6 @@ A variance-exploding state x = data + sigma noise is z = x / (1 + sigma) at t = 
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 Field = Callable[[Tensor, Tensor, Tensor | None], Tensor]

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,10 @@ def expected_scores(plan: Plan, has_velocity: bool) -> set[Key]:
     """Every score that the plan leads to."""
     names, n = [metric.name for metric in metrics_for(plan)], plan.protocol.samples
     run_level = ["parameters", "train-seconds", "train-images"] + ["S", "S2"] * has_velocity
-    facts = ["nfe", "ms-per-sample", "peak-mib"] + ["clipped"] * (plan.data.kind == "image")
+    facts = ["nfe"] + ["clipped"] * (plan.data.kind == "image")
     keys = {("model", name, RUN_LEVEL, 0) for name in run_level}
-    keys |= {("model", name, nfe, 0) for name in facts for nfe in plan.nfe}
-    keys |= {("model", name, nfe, n) for name in names for nfe in plan.nfe}
+    keys |= {("model", name, nfe, 0) for name in ("ms-per-sample", "peak-mib") for nfe in plan.nfe}
+    keys |= {("model", name, nfe, n) for name in names + facts for nfe in plan.nfe}
     if floor_rows(plan):
         keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in names}
     return keys
@@ -91,7 +90,8 @@ class Examination:
             ROWS[self.plan.data.kind],
             getattr(self.plan.method, "interval", (0.0, 1.0)),
         )
-        noise, labels = self._noise(range(rows)), self._labels(range(rows))
+        noise = unit_noise(0, range(rows), self.plan.data.shape, device=self.setup.device)
+        labels = self._labels(range(rows))
 
         def velocity(z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
             return self.hook.velocity(network=self.network, z=z, t=t, labels=y)
@@ -99,7 +99,7 @@ class Examination:
         first, second = straightness(velocity, noise, labels, interval)
         facts = {"rows": rows, "steps": STEPS, "interval": list(interval), "ema": True}
         for name, value in (("S", first), ("S2", second)):
-            yield Score(name, value, goal="min", seed=self.plan.protocol.seed, protocol=facts)
+            yield Score(name, value, goal="min", protocol=facts)
 
     def every_nfe(self) -> Iterator[Score | Artifact]:
         """Samples at each NFE, what they cost, and every metric of them.
@@ -139,8 +139,9 @@ class Examination:
 
     def _facts(self, nfe: int, facts: dict[str, Any]) -> Iterator[Score]:
         for name in ("nfe", "clipped"):
-            if ("model", name, nfe, 0) in self.todo:
-                yield Score(name, facts[name], nfe, seed=self.plan.protocol.seed)
+            n, seed = self.plan.protocol.samples, self.plan.protocol.seed
+            if ("model", name, nfe, n) in self.todo:
+                yield Score(name, facts[name], nfe, n=n, seed=seed)
 
     def _path(self, nfe: int) -> Path:
         n, seed = self.plan.protocol.samples, self.plan.protocol.seed
@@ -165,20 +166,21 @@ class Examination:
 
     def _draw(self, nfe: int) -> tuple[Tensor, float]:
         """All samples at `nfe` and the evaluations counted per sample."""
-        n, parts, meter = self.plan.protocol.samples, [], {"nfe": 0.0}
+        n, parts, counted = self.plan.protocol.samples, [], 0.0
         for start in range(0, n, BATCH):
             indices = range(start, min(start + BATCH, n))
-            spent = self._sample(indices, nfe, parts)
-            meter["nfe"] += spent * len(indices) / n
+            samples, spent = self._sample(indices, nfe)
+            parts.append(samples)
+            counted += spent * len(indices) / n
             self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
             if nfe != ADAPTIVE and spent != nfe:
-                raise RunFailed(
-                    f"{self.plan.spec.method} spent {spent:g} evaluations where {nfe} were asked for"
-                )
-        return torch.cat(parts), meter["nfe"]
+                method = self.plan.spec.method
+                raise RunFailed(f"{method} spent {spent:g} evaluations where {nfe} were asked for")
+        return torch.cat(parts), counted
 
-    def _sample(self, indices: range, nfe: int, parts: list[Tensor]) -> float:
-        noise, meter = self._noise(indices), {}
+    def _sample(self, indices: range, nfe: int) -> tuple[Tensor, float]:
+        meter: dict[str, float] = {}
+        noise = self._noise(indices)
         samples = self.hook.sample(
             network=self.network,
             noise=noise,
@@ -192,15 +194,14 @@ class Examination:
                 f"samples of {self.plan.spec.method} are {tuple(samples.shape)},"
                 f" noise is {tuple(noise.shape)}"
             )
-        parts.append(samples.float())
-        return meter["nfe"]
+        return samples.float(), meter["nfe"]
 
     def _speed(self, nfe: int) -> Iterator[Score]:
         if ("model", "peak-mib", nfe, 0) not in self.todo:
             return
         device, indices = self.setup.device, range(min(TIMED, self.plan.protocol.samples))
         meters.reset_peak(device)
-        seconds = meters.median_seconds(lambda: self._sample(indices, nfe, []), device)
+        seconds = meters.median_seconds(lambda: self._sample(indices, nfe), device)
         facts = {"batch": len(indices), "device": device, "threads": torch.get_num_threads()}
         milliseconds = 1000 * seconds / len(indices)
         yield Score("ms-per-sample", milliseconds, nfe, goal="min", protocol=facts)

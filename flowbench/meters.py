@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from flowbench.hookspecs import hookimpl
 
@@ -43,7 +42,7 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def median_seconds(work: Callable[[], Tensor], device: str, repeats: int = 5) -> float:
+def median_seconds(work: Callable[[], object], device: str, repeats: int = 5) -> float:
     """The median time of `work` over `repeats` calls after one that is discarded."""
     work()
     times = []
@@ -68,7 +67,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak_mib(device: str) -> float:
-    """The highest memory use since `reset_peak` in MiB: of tensors on a GPU, else of the process."""
+    """The peak since `reset_peak` in MiB: of tensors on a GPU, else of the whole process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:

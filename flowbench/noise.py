@@ -1,4 +1,4 @@
-"""Noise and labels by sample index, so that sample i is the same for every batch size and method."""
+"""Noise and labels by sample index: sample i is the same for every batch size and method."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def unit_noise(
     seed: int, indices: Sequence[int], shape: Sequence[int], draw: int = 0, device: str = "cpu"
 ) -> Tensor:
-    """Unit Gaussian noise (len(indices), *shape), float32; row i depends on (seed, index, draw) only.
+    """Unit Gaussian noise (len(indices), *shape), float32; a row depends on seed, index and draw.
 
     Philox is counter-based: the 64-bit key is the seed and the counter holds index and draw, so
     streams never overlap and are equal on every platform, which torch does not promise.

@@ -1,4 +1,4 @@
-"""Pairs (noise, sample) that a teacher's deterministic sampler makes once, kept and reused by key."""
+"""Pairs (noise, sample) that a teacher's sampler makes once, kept and reused by key."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping

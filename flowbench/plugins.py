@@ -88,7 +88,7 @@ def method_class(name: str) -> type:
 
 
 def method(name: str, words: Mapping[str, Any]) -> Any:
-    """An instance of the method `name`; `words` are its options, as values or as typed by a user."""
+    """An instance of the method `name`; `words` are its options, typed by a user or values."""
     cls = method_class(name)
     types = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]

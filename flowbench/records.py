@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-# Raise this when the same Spec would train to other numbers: earlier runs are then kept, not reused.
+# Raise this when the same Spec would train to other numbers: earlier runs are then not reused.
 RECIPE = 1
 
 # Values of Score.nfe that are not a number of evaluations.

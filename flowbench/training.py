@@ -73,7 +73,7 @@ class Run:
         return self._path is not None and self._path.exists()
 
     def log(self, loss: Tensor) -> None:
-        """Hand over a step's loss; the host looks at it now and then, without stopping the device."""
+        """Hand over a step's loss; the host looks at it now and then, not at each step."""
         self.loss = loss.detach()
 
     def batches(self, source: Source, **parts: Any) -> Iterator[tuple]:

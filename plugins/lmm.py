@@ -142,9 +142,10 @@ class LMM:
         if self.sampler == "line":
             levels = noise_levels.uniform(nfe, self.sigma_max)
             return solvers.sigma_euler(network, x, labels, levels)
-        for step, sigma in enumerate(self.steps(nfe)):
-            x = end + sigma * rng() if step else x
-            end = network(x, x.new_full((len(x),), sigma), labels)
+        top, *others = self.steps(nfe)
+        end = network(x, x.new_full((len(x),), top), labels)
+        for sigma in others:
+            end = network(end + sigma * rng(), x.new_full((len(x),), sigma), labels)
         return end
 
     def steps(self, nfe):

@@ -6,10 +6,11 @@ import click
 
 from flowbench.cli import words
 
-PACKAGES = (
-    "torch torchvision click pluggy sqlalchemy alembic clean-fid torch-fidelity rich lpips pot"
-    " torchdiffeq scikit-learn pydantic safetensors numpy"
-).split()
+PACKAGES = [
+    *["torch", "torchvision", "click", "pluggy", "sqlalchemy", "alembic", "clean-fid"],
+    *["torch-fidelity", "rich", "lpips", "pot", "torchdiffeq", "scikit-learn", "pydantic"],
+    *["safetensors", "numpy"],
+]
 
 
 @click.command()

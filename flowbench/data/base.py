@@ -14,7 +14,7 @@ CHUNK_BYTES = 64 << 20  # what a copy may hold beside the data themselves
 
 @dataclass(frozen=True)
 class Modes:
-    """The known modes of a mixture: equal weights, means (K, m) and std (m,) in coordinates `dims`."""
+    """The known modes of a mixture: means (K, m) and std (m,) in the coordinates `dims`."""
 
     means: Tensor
     std: Tensor

@@ -16,7 +16,7 @@ def mog128(root=None) -> Arrays:
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         x = rng.standard_normal((n, 128), dtype=np.float32)
-        signs = rng.choice(np.float32([-1, 1]), size=(n, 1))
+        signs = rng.choice(np.array([-1, 1], np.float32), size=(n, 1))
         x[:, :2] = signs + 0.1 * x[:, :2]
         return x
 
@@ -27,7 +27,7 @@ def mog128(root=None) -> Arrays:
 def eight_gaussians(root=None) -> Arrays:
     """Eight Gaussians of standard deviation 0.1 on a circle of radius sqrt(2)."""
     angles = np.arange(8) * (np.pi / 4)
-    means = np.float32(np.sqrt(2) * np.stack([np.cos(angles), np.sin(angles)], 1))
+    means = (np.sqrt(2) * np.stack([np.cos(angles), np.sin(angles)], 1)).astype(np.float32)
 
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         return means[rng.integers(8, size=n)] + 0.1 * _normal(rng, n)
@@ -43,7 +43,7 @@ def moons(root=None) -> Arrays:
         x = np.where(upper, np.cos(angle), 1 - np.cos(angle))
         y = np.where(upper, np.sin(angle), 0.5 - np.sin(angle))
         points = np.stack([x - 0.5, y - 0.25], 1) + 0.05 * _normal(rng, n)
-        return points / np.float32([0.87, 0.5])
+        return points / np.array([0.87, 0.5])
 
     return _arrays(draw)
 

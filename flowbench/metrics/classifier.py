@@ -44,7 +44,7 @@ class Classifier(nn.Module):
 
 @cache
 def load(name: str, device: str) -> Classifier:
-    """The shipped classifier `name`; raises FlowbenchError where its file is not the one shipped."""
+    """The shipped classifier `name`; raises FlowbenchError where its file was changed."""
     path = FOLDER / f"{name}.safetensors"
     if not path.exists() or file_hash(path) != SHIPPED[name]:
         raise FlowbenchError(f"{path} is not the file that flowbench ships; install it again")
@@ -67,7 +67,7 @@ def accuracy(network: Classifier, x: Tensor, y: Tensor) -> float:
 
 
 def train(data: Data, steps: int = 1500, batch: int = 128) -> Classifier:
-    """A classifier of `data`'s training split, from seed 0, with shifts by a pixel as augmentation."""
+    """A classifier of the training split, from seed 0, augmented by shifts of one pixel."""
     torch.manual_seed(0)
     network = Classifier(data.shape[0], data.classes)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -75,6 +75,7 @@ def train(data: Data, steps: int = 1500, batch: int = 128) -> Classifier:
     for _ in range(steps):
         x, y = data.train.draw(torch.randint(len(data.train), (batch,)))
         shift = tuple(torch.randint(-1, 2, (2,)).tolist())
+        assert y is not None
         loss = functional.cross_entropy(network(torch.roll(x, shift, (2, 3))), y)
         optimizer.zero_grad()
         loss.backward()
@@ -91,6 +92,7 @@ def main(name: str, out: str) -> None:
     network = train(data)
     assert data.test is not None
     x, y = data.test.first(len(data.test))
+    assert y is not None
     facts = {
         "channels": data.shape[0],
         "classes": data.classes,

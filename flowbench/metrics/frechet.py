@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of features, in float64 and without a matrix square root."""
+"""The Fréchet distance between two sets of features, by symmetric eigenvalues in float64."""
 
 import torch
 from torch import Tensor

@@ -5,7 +5,6 @@ Moments cannot: a single Gaussian with a mixture's mean and covariance has Fréc
 
 import math
 
-import torch
 from torch import Tensor
 
 from flowbench.data.base import Modes

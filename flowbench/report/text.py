@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
@@ -10,10 +11,10 @@ from flowbench.compare import Section
 from flowbench.records import RUN_LEVEL
 from flowbench.report.layout import Table
 
-FIELDS = (
-    "dataset data n sample_seed subject method label metric nfe mean sd seeds goal best comparable"
-    " fingerprint"
-).split()
+FIELDS = [
+    *["dataset", "data", "n", "sample_seed", "subject", "method", "label", "metric", "nfe"],
+    *["mean", "sd", "seeds", "goal", "fingerprint", "best", "comparable"],
+]
 
 
 def markdown(tables: Iterable[Table]) -> str:
@@ -65,10 +66,11 @@ def as_csv(sections: Iterable[Section]) -> str:
 
 def as_json(sections: Sequence[Section]) -> str:
     """The records as JSON, with the failures beside them; NaN and infinity become strings."""
-    rows = [
-        {k: str(v) if isinstance(v, float) and abs(v) in (float("inf"),) or v != v else v
-         for k, v in row.items()}
-        for row in records(sections)
-    ]  # fmt: skip
+    rows = [{k: _plain(v) for k, v in row.items()} for row in records(sections)]
     failures = {section.dataset: section.failures for section in sections if section.failures}
     return json.dumps({"scores": rows, "failures": failures}, indent=1) + "\n"
+
+
+def _plain(value: object) -> object:
+    """JSON has no words for NaN and infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,184 @@
+"""Owns what is written: the opening of an attempt, its scores, and how it ended."""
+
+import math
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from flowbench.records import FlowbenchError, Score, Spec, digest
+from flowbench.store.engine import Database
+from flowbench.store.tables import (
+    OUTCOMES,
+    ArtifactRow,
+    AttemptRow,
+    Base,
+    EnvironmentRow,
+    RunRow,
+    ScoreRow,
+)
+
+
+class Attempt:
+    """An open attempt at a run; whatever it is given is committed at once."""
+
+    def __init__(self, database: Database, id: int, number: int, generation: int):
+        self._database = database
+        self.id = id
+        self.number = number
+        self.generation = generation
+
+    def add(self, score: Score) -> None:
+        """Store one score.
+
+        Raises FlowbenchError if this attempt already holds it.
+        """
+        with self._database.transaction(write=True) as connection:
+            is_new = _insert_new(connection, ScoreRow, _score_values(self.id, score))
+        if not is_new:
+            where = f"nfe={score.nfe}, n={score.n}, seed={score.seed}, {score.subject}"
+            raise FlowbenchError(f"this attempt already holds the score {score.name} ({where})")
+
+    def note(self, text: str) -> None:
+        """Append a remark."""
+        with self._database.transaction(write=True) as connection:
+            mine = AttemptRow.id == self.id
+            notes = connection.execute(select(AttemptRow.notes).where(mine)).scalar_one()
+            connection.execute(update(AttemptRow).where(mine).values(notes=[*notes, _plain(text)]))
+
+    def artifact(self, role: str, path: str | Path, sha256: str, bytes: int) -> None:
+        """Store where a file lies and what it holds."""
+        values = {"role": role, "path": str(path), "sha256": sha256, "bytes": bytes}
+        with self._database.transaction(write=True) as connection:
+            row = insert(ArtifactRow).values(attempt_id=self.id, created=_now(), **values)
+            connection.execute(row)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Store the outcome, `ok` without an `error`; one that is stored already stays."""
+        mine = (AttemptRow.id == self.id) & (AttemptRow.outcome == "running")
+        with self._database.transaction(write=True) as connection:
+            connection.execute(
+                update(AttemptRow).where(mine).values(ended=_now(), **_verdict(error))
+            )
+
+
+def open_attempt(
+    database: Database, spec: Spec, environment: Mapping[str, Any], force: bool
+) -> Attempt:
+    """Insert an attempt, and its run and environment if they are new."""
+    with database.transaction(write=True) as connection:
+        run = _run(connection, spec)
+        _close_lost(connection, run)
+        number, generation = _place_of_next(connection, run, force)
+        row = insert(AttemptRow).values(
+            run_id=run,
+            number=number,
+            generation=generation,
+            environment=_environment(connection, environment),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=_now(),
+            outcome="running",
+            notes=[],
+        )
+        key = connection.execute(row).inserted_primary_key
+    assert key is not None
+    return Attempt(database, key[0], number, generation)
+
+
+def _run(connection: Connection, spec: Spec) -> int:
+    """The id of the run, whose row stays locked on a server with row locks."""
+    values = {
+        "key": spec.key,
+        "name": spec.name,
+        "method": spec.method,
+        "dataset": spec.dataset,
+        "seed": spec.seed,
+        "spec": asdict(spec),
+        "created": _now(),
+    }
+    _insert_new(connection, RunRow, values)
+    found = select(RunRow.id).where(RunRow.key == spec.key).with_for_update()
+    return connection.execute(found).scalar_one()
+
+
+def _environment(connection: Connection, environment: Mapping[str, Any]) -> str | None:
+    if not environment:
+        return None
+    parts = dict(environment)
+    columns = {name: str(parts.get(name, "")) for name in ("python", "torch", "device")}
+    name = digest(parts)
+    row = {"digest": name, "json": parts, "created": _now(), **columns}
+    _insert_new(connection, EnvironmentRow, row)
+    return name
+
+
+def _close_lost(connection: Connection, run: int) -> None:
+    dead = (AttemptRow.run_id == run) & (AttemptRow.outcome == "running")
+    connection.execute(update(AttemptRow).where(dead).values(outcome="lost", ended=_now()))
+
+
+def _place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, int]:
+    """The number and generation of the next attempt; there is nothing to force before the first."""
+    highest = select(func.max(AttemptRow.number), func.max(AttemptRow.generation))
+    number, generation = connection.execute(highest.where(AttemptRow.run_id == run)).one()
+    if number is None:
+        return 1, 1
+    return number + 1, generation + int(force)
+
+
+def _score_values(attempt: int, score: Score) -> dict[str, Any]:
+    value = float(score.value)
+    finite = math.isfinite(value)
+    return {
+        "attempt_id": attempt,
+        "subject": score.subject,
+        "name": score.name,
+        "nfe": score.nfe,
+        "n": score.n,
+        "seed": score.seed,
+        "value": value if finite else None,
+        "kind": "finite" if finite else str(value),
+        "goal": score.goal,
+        "protocol": dict(score.protocol),
+        "fingerprint": score.fingerprint,
+        "created": _now(),
+    }
+
+
+def _verdict(error: BaseException | None) -> dict[str, str | None]:
+    """Outcome, type and text of what ended an attempt."""
+    if error is None:
+        return {"outcome": "ok"}
+    kind = type(error).__name__
+    if isinstance(error, FlowbenchError):
+        outcome = error.outcome if error.outcome in OUTCOMES else "failed"
+        return {"outcome": outcome, "error_type": kind, "error_text": _plain(str(error))}
+    if isinstance(error, Exception):
+        text = _plain(f"{kind}: {error}")
+        return {"outcome": "failed", "error_type": kind, "error_text": text}
+    return {"outcome": "interrupted", "error_type": kind}
+
+
+def _insert_new(connection: Connection, table: type[Base], values: Mapping[str, Any]) -> bool:
+    """Insert a row unless its unique columns are taken; tell whether it was."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    row = dialect.insert(table).values(values).on_conflict_do_nothing()
+    # Without the option a server that returns the new id would not say how many rows there were.
+    options = {"preserve_rowcount": True}
+    return connection.execute(row, execution_options=options).rowcount == 1
+
+
+def _plain(text: str) -> str:
+    """Text that every database takes: messages may quote file names that are not UTF-8."""
+    return text.encode(errors="replace").decode().replace("\0", "")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

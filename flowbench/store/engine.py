@@ -1,0 +1,150 @@
+"""Owns the connection: which database a URL means, its transactions, its errors in words."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from flowbench.records import FlowbenchError
+
+WAIT = 30  # seconds for a lock, unless the URL says otherwise: sqlite:///results.db?timeout=5
+ADVICE = "write sqlite:///results.db or postgresql://user@host/name"
+
+# What a driver says, and what the user can do about it.
+SYMPTOMS = (
+    ("unable to open", "cannot be opened: does its folder exist, and may you write there?"),
+    ("not a database", "is not an SQLite database; choose another file"),
+    ("malformed", "is damaged; restore it from a backup or choose another file"),
+    ("readonly", "is read-only; make it writable or choose another file"),
+    ("locked", "is kept locked by another process; try again when that has ended"),
+    ("too large", "cannot hold a number beyond 64 bits"),
+)
+
+
+class Database:
+    """One results database, reached only through `transaction`."""
+
+    def __init__(self, url: str):
+        """Parse `url` without connecting yet.
+
+        Raises FlowbenchError for a URL that names no SQLite or PostgreSQL database.
+        """
+        parsed = _parse(url)
+        self.file = _file(parsed)
+        self.place = str(self.file or parsed.render_as_string(hide_password=True))
+        self._engine = _engine(parsed, in_memory=self.file is None)
+
+    @contextmanager
+    def transaction(self, write: bool = False, foreign_keys: bool = True) -> Iterator[Connection]:
+        """Open, then commit or roll back; `write` takes the write lock before the first read.
+
+        Raises FlowbenchError for whatever the driver complains about.
+        """
+        begin = "immediate" if write else "deferred"
+        keys = "on" if foreign_keys else "off"
+        try:
+            with self._engine.connect() as connection:
+                connection.execution_options(sqlite_begin=begin, sqlite_foreign_keys=keys)
+                with connection.begin():
+                    yield connection
+        except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
+            raise FlowbenchError(f"{self.place} {_complaint(error)}") from error
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._engine.dispose()
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        # Only what follows a password is echoed.
+        shown = text.rpartition("@")[2]
+        raise FlowbenchError(f'"{shown}" is not a database URL; {ADVICE}') from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise FlowbenchError(f"a {url.get_backend_name()} database cannot hold results; {ADVICE}")
+    if url.drivername == "postgresql":  # the default driver differs between SQLAlchemy releases
+        url = url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def _file(url: URL) -> Path | None:
+    """The SQLite file that `url` names; None in memory or on a server."""
+    name = (url.database or "").removeprefix("file:")
+    on_disk = name not in ("", ":memory:") and url.query.get("mode") != "memory"
+    return Path(name) if on_disk and url.get_backend_name() == "sqlite" else None
+
+
+def _engine(url: URL, in_memory: bool) -> Engine:
+    try:
+        if url.get_backend_name() != "sqlite":
+            # A connection may idle for hours of training, and be cut meanwhile.
+            return create_engine(url, pool_pre_ping=True)
+        engine = _sqlite_engine(url, in_memory)
+    except ImportError as error:
+        advice = 'pip install "psycopg[binary]"'
+        raise FlowbenchError(f"the driver for {url.drivername} is missing: {advice}") from error
+    except (ArgumentError, ValueError, TypeError) as error:
+        shown = url.render_as_string(hide_password=True)
+        raise FlowbenchError(f'"{shown}" is not a usable database URL; {ADVICE}') from error
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def _sqlite_engine(url: URL, in_memory: bool) -> Engine:
+    unknown = sorted(set(url.query) - {"timeout"})
+    if unknown and "uri" not in url.query:  # a file:... URI has many more
+        raise ValueError(unknown)
+    arguments: dict[str, Any] = {} if "timeout" in url.query else {"timeout": WAIT}
+    if not in_memory:
+        return create_engine(url, connect_args=arguments)
+    # Every new connection to memory would be a new database, so there is only one.
+    arguments["check_same_thread"] = False
+    return create_engine(url, connect_args=arguments, poolclass=StaticPool)
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    # The driver would begin transactions late and never IMMEDIATE; `_on_begin` does it instead.
+    connection.isolation_level = None
+    # A read-only file that is in WAL mode already can still be read.
+    if connection.execute("pragma journal_mode").fetchone() != ("wal",):
+        _enter_wal(connection)
+    connection.execute("pragma synchronous=normal")
+
+
+def _enter_wal(connection: Any) -> None:
+    """Let readers and a writer work at once; SQLite itself does not wait for a lock here."""
+    (milliseconds,) = connection.execute("pragma busy_timeout").fetchone()
+    give_up = time.monotonic() + milliseconds / 1000
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+
+
+def _on_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    # Inside a transaction this pragma would do nothing, so it is set before each.
+    connection.exec_driver_sql(f"pragma foreign_keys={options['sqlite_foreign_keys']}")
+    connection.exec_driver_sql(f"begin {options['sqlite_begin']}")
+
+
+def _complaint(error: BaseException) -> str:
+    """One line about `error` that follows the name of the database."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    said = lines[0] if lines else type(error).__name__
+    for symptom, words in SYMPTOMS:
+        if symptom in said:
+            return words
+    return f"refused: {said}"
