@@ -1,0 +1,38 @@
+# Two commands: `make demo` shows the main job on real data, `make test` runs every check.
+# Both set up .venv first, where it is missing or older than pyproject.toml.
+
+PYTHON ?= python3
+BENCH = FLOWBENCH_DB=demo/results.db .venv/bin/python -m flowbench
+
+.PHONY: demo test quick leaderboard clean
+
+demo: .venv/installed
+	mkdir -p demo
+	$(BENCH) run edm --dataset digits
+	$(BENCH) run cfm --dataset digits
+	$(BENCH) run lmm --dataset digits
+	$(BENCH) compare --dataset digits --nfe 1,2 --sheet demo/samples.png
+	$(BENCH) report --dataset digits
+
+test: .venv/installed
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+	.venv/bin/python -m pytest
+
+quick: .venv/installed
+	.venv/bin/python -m pytest -m "not slow"
+
+# The deliberate command that changes the tracked results.db.
+leaderboard: .venv/installed
+	PYTHON=.venv/bin/python sh benchmarks/leaderboard.sh
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("flowbench needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip
+	.venv/bin/python -m pip install --quiet --editable . --group dev
+	touch .venv/installed
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -79,7 +79,7 @@ class Examination:
         """Every metric of real held-out data: what a perfect model would score."""
         n, test = floor_rows(self.plan), self.plan.data.test
         if n and test is not None:
-            evaluation = Evaluation(test.first(n)[0], self.plan.data)
+            evaluation = Evaluation(test.spread(n)[0], self.plan.data)
             yield from self._metrics(evaluation, "floor", RUN_LEVEL, n)
 
     def straightness(self) -> Iterator[Score]:

@@ -6,21 +6,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The second word of the key: what the noise is for. Data sets are drawn with 0 and 1, so no
+# noise is ever a row of data, and no method is judged on the noise that it was trained on.
+SAMPLES, PAIRS = 2**32, 2**32 + 1
+
 
 def unit_noise(
-    seed: int, indices: Sequence[int], shape: Sequence[int], draw: int = 0, device: str = "cpu"
+    seed: int,
+    indices: Sequence[int],
+    shape: Sequence[int],
+    draw: int = 0,
+    device: str = "cpu",
+    use: int = SAMPLES,
 ) -> Tensor:
-    """Unit Gaussian noise (len(indices), *shape), float32; a row depends on seed, index and draw.
+    """Unit Gaussian noise (len(indices), *shape), float32, fixed by seed, index, draw and use.
 
-    Philox is counter-based: the 64-bit key is the seed and the counter holds index and draw, so
+    Philox is counter-based: the key is seed and use and the counter holds index and draw, so
     streams never overlap and are equal on every platform, which torch does not promise.
     """
-    rows = [_row(seed, index, draw, tuple(shape)) for index in indices]
+    rows = [_row([seed, use], index, draw, tuple(shape)) for index in indices]
     return torch.from_numpy(np.stack(rows)).to(device)
 
 
-def _row(seed: int, index: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:
-    bits = np.random.Philox(key=[seed, 0], counter=[0, 0, index, draw])
+def _row(key: list[int], index: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:
+    bits = np.random.Philox(key=key, counter=[0, 0, index, draw])
     return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
 
 
@@ -29,7 +38,7 @@ class Stream:
 
     def __init__(self, seed: int, indices: Sequence[int], shape: Sequence[int], device: str):
         self.seed, self.indices, self.shape, self.device = seed, indices, shape, device
-        self.draws = 0
+        self.draws = 1  # draw 0 is the noise that sampling starts from
 
     def __call__(self) -> Tensor:
         """Unit noise (B, *shape)."""

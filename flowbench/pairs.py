@@ -10,7 +10,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from flowbench.checkpoints import read_tensors, save_tensors
-from flowbench.noise import balanced_labels, unit_noise
+from flowbench.noise import PAIRS, balanced_labels, unit_noise
 from flowbench.records import FlowbenchError, digest
 from flowbench.training import Progress, Run
 
@@ -81,7 +81,7 @@ class Pairs:
     def _make(self, start: int) -> tuple[dict[str, Tensor], float]:
         begun = time.monotonic()
         indices = range(start, min(start + self.shard, self.n))
-        noise = unit_noise(self.run.seed, indices, self.shape, device=self.device)
+        noise = unit_noise(self.run.seed, indices, self.shape, device=self.device, use=PAIRS)
         labels = balanced_labels(indices, self.classes, self.device)
         parts = [self.sample(*some) for some in _parts(noise, labels)]
         tensors = {"noise": noise, "sample": torch.cat(parts)}

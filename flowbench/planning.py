@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flowbench import plugins
+from flowbench import options, plugins
 from flowbench.checkpoints import file_hash, read_tensors
 from flowbench.data import base
 from flowbench.records import ADAPTIVE, Budget, Dataset, FlowbenchError, Protocol, Spec
@@ -75,7 +75,7 @@ def load_data(name: str, device: str, root: Path | None) -> base.Data:
 def dataset(name: str) -> Dataset:
     """The catalogue's entry; raises FlowbenchError with the nearest name."""
     known = plugins.datasets()
-    return known[plugins.choose("data set", name, known)]
+    return known[options.choose("data set", name, known)]
 
 
 def plan(request: Request, setup: Setup) -> Plan:
@@ -110,15 +110,15 @@ def refuse(request: Request, method: Any) -> None:
 
 def _spec(request: Request, method: Any, data: base.Data, budget: Budget) -> Spec:
     defaults = {field.name: field.default for field in dataclasses.fields(method)}
-    options = dataclasses.asdict(method)
+    chosen = dataclasses.asdict(method)
     point = plugins.methods().get(request.method)
     return Spec(
         method=request.method,
         dataset=request.dataset,
         seed=request.seed,
         budget=budget,
-        options=options,
-        changed={k: v for k, v in options.items() if v != defaults[k]},
+        options=chosen,
+        changed={k: v for k, v in chosen.items() if v != defaults[k]},
         data=data.sha256,
         code=plugins.code_hash(type(method)),
         version=plugins.origin(point) if point else "",

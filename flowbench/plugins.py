@@ -2,35 +2,22 @@
 
 import ast
 import dataclasses
-import difflib
 import hashlib
 import importlib.util
 import inspect
-import math
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import pluggy
 
-from flowbench import hookspecs
+from flowbench import hookspecs, options
 from flowbench.records import Dataset, FlowbenchError, Metric
 
 METHODS = "flowbench.methods"
 EXTENSIONS = "flowbench.extensions"
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """An option of a method: its field, with the comment behind it as help."""
-
-    name: str
-    type: str
-    default: Any
-    help: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,19 +49,9 @@ def origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
 
 
-def choose(kind: str, name: str, names: Iterable[str]) -> str:
-    """`name` if it is one of `names`; raises FlowbenchError with the nearest or all of them."""
-    names = list(names)
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-    raise FlowbenchError(f"no {kind} {name!r}: {hint}")
-
-
 def method_class(name: str) -> type:
     """The class of the method called `name`; raises FlowbenchError if it cannot be imported."""
-    point = methods()[choose("method", name, methods())]
+    point = methods()[options.choose("method", name, methods())]
     try:
         cls = point.load()
     except Exception as error:
@@ -90,68 +67,7 @@ def method_class(name: str) -> type:
 def method(name: str, words: Mapping[str, Any]) -> Any:
     """An instance of the method `name`; `words` are its options, typed by a user or values."""
     cls = method_class(name)
-    types = typing.get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]
-    options = {
-        choose(f"option of {name} called", option, fields): _value(
-            name, option, types[option], word
-        )
-        for option, word in words.items()
-    }
-    return cls(**options)
-
-
-def _value(method: str, option: str, type_: Any, word: Any) -> Any:
-    """`word` as the type of the option; raises FlowbenchError in one line."""
-    from pydantic import TypeAdapter, ValidationError
-
-    arguments = typing.get_args(type_)
-    if isinstance(word, str) and word.lower() == "none" and type(None) in arguments:
-        return None
-    if isinstance(word, str) and typing.get_origin(type_) in (tuple, list):
-        word = [part for part in word.split(",") if part]
-    try:
-        value = TypeAdapter(type_).validate_python(word)
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        raise FlowbenchError(
-            f"option {option} of {method} takes {type_name(type_)}, not {word!r}: {problem}"
-        ) from error
-    if isinstance(value, float) and not math.isfinite(value):
-        raise FlowbenchError(f"option {option} of {method} must be finite, not {word}")
-    return value
-
-
-def type_name(type_: Any) -> str:
-    """A type as a user reads it: `float`, `int or none`, `auto | heun | euler`."""
-    arguments = typing.get_args(type_)
-    if typing.get_origin(type_) is Literal:
-        return " | ".join(str(argument) for argument in arguments)
-    if typing.get_origin(type_) in (tuple, list):
-        return f"{type_name(arguments[0])}s with commas"
-    if type(None) in arguments:
-        return " or ".join(type_name(argument) for argument in arguments)
-    return "none" if type_ is type(None) else getattr(type_, "__name__", str(type_))
-
-
-def options(cls: type) -> list[Option]:
-    """The options of a method class, each with its type, default and the comment on its line."""
-    types, comments = typing.get_type_hints(cls), dict(_comments(cls))
-    return [
-        Option(
-            field.name, type_name(types[field.name]), field.default, comments.get(field.name, "")
-        )
-        for field in dataclasses.fields(cls)
-    ]
-
-
-def _comments(cls: type) -> Iterator[tuple[str, str]]:
-    for base in reversed(cls.__mro__[:-1]):
-        lines, _ = inspect.getsourcelines(base)
-        for line in lines:
-            name, _, comment = line.partition("#")
-            if comment and ":" in name:
-                yield name.split(":")[0].strip(), comment.strip()
+    return cls(**options.parse(name, cls, words))
 
 
 def summary(point: EntryPoint) -> str:

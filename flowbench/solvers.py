@@ -39,36 +39,40 @@ def dopri5(
 ) -> Tensor:
     """torchdiffeq's adaptive Dormand-Prince 5(4); it takes as many evaluations as it needs.
 
-    One step sequence serves the whole batch. The solver may look a little past t = 1 before it
-    interpolates back, so times are clamped to [0, 1] for the network.
+    One step sequence serves the whole batch. A step is made to end at t = 1: left alone, the
+    solver would step past it, where a field need not exist, and interpolate back.
     """
     from torchdiffeq import odeint
 
     def field(t: Tensor, state: Tensor) -> Tensor:
-        return velocity(state, t.clamp(0, 1).to(z.dtype).expand(len(z)), labels)
+        return velocity(state, t.to(z.dtype).expand(len(z)), labels)
 
-    return odeint(field, z, z.new_tensor([0.0, 1.0]), rtol=rtol, atol=atol, method="dopri5")[-1]
+    times = z.new_tensor([0.0, 1.0])
+    ends = {"step_t": times[1:]}
+    return odeint(field, z, times, rtol=rtol, atol=atol, method="dopri5", options=ends)[-1]
 
 
 def _fixed_steps(velocity: Field, z: Tensor, labels: Tensor | None, rules: list) -> Tensor:
-    h = 1 / len(rules)
-    for i, rule in enumerate(rules):
-        z = rule(lambda z, t: velocity(z, z.new_full((len(z),), t), labels), z, i * h, h)
+    n = len(rules)
+    for i, rule in enumerate(rules):  # i / n + 1 / n may round to more than 1
+        z = rule(lambda z, t: velocity(z, z.new_full((len(z),), t), labels), z, i / n, (i + 1) / n)
     return z
 
 
-def _euler_step(field: Callable, z: Tensor, t: float, h: float) -> Tensor:
-    return z + h * field(z, t)
+def _euler_step(field: Callable, z: Tensor, t: float, end: float) -> Tensor:
+    return z + (end - t) * field(z, t)
 
 
-def _midpoint_step(field: Callable, z: Tensor, t: float, h: float) -> Tensor:
+def _midpoint_step(field: Callable, z: Tensor, t: float, end: float) -> Tensor:
+    h = end - t
     half = z + h / 2 * field(z, t)
     return z + h * field(half, t + h / 2)
 
 
-def _heun_step(field: Callable, z: Tensor, t: float, h: float) -> Tensor:
+def _heun_step(field: Callable, z: Tensor, t: float, end: float) -> Tensor:
+    h = end - t
     first = field(z, t)
-    second = field(z + h * first, t + h)
+    second = field(z + h * first, end)
     return z + h / 2 * (first + second)
 
 

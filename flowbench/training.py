@@ -62,9 +62,14 @@ class Run:
     name: str = "train"
     loss: Tensor | None = None
 
-    def stage(self, name: str, share: float = 1.0) -> "Run":
-        """The run of one stage of several: its own checkpoints and `share` of the steps."""
+    def stage(self, name: str, share: float = 1.0, after: "Run | None" = None) -> "Run":
+        """The run of one stage of several: its own checkpoints and `share` of the steps.
+
+        With `after`, it gets what that stage leaves of the budget.
+        """
         steps = max(1, round(self.budget.steps * share))
+        if after is not None:
+            steps = max(1, self.budget.steps - after.budget.steps)
         return replace(self, name=name, budget=replace(self.budget, steps=steps), loss=None)
 
     @property

@@ -38,7 +38,7 @@ class CFM:
         def loss(x, y):
             t = self.draw_times(len(x), x.device)
             noise = torch.randn_like(x)
-            end = x + self.sigma_min * noise  # Lipman et al., eq. 22, without its division
+            end = x + self.sigma_min * noise  # Lipman et al., eq. 23
             z = torch.lerp(noise, end, coordinates.like(t, x))
             return (net(z, t, y) - (end - noise)).square().mean()
 

@@ -40,8 +40,11 @@ class LMM:
             raise FlowbenchError(f"sot is a share of the steps, from 0 to below 1, not {self.sot}")
         if self.sot and self.sampler != "paper":
             raise FlowbenchError("sot trains the paper's steps only: add -o sampler=paper")
-        if any(not 0 <= i < self.grid for i in self.indices):
-            raise FlowbenchError(f"indices count levels of the grid, 0 to {self.grid - 1}")
+        if self.form == "line" and self.start == "teacher":
+            raise FlowbenchError("form=line has weights of its own: add -o start=random")
+        steps = self.indices or STEPS[2]
+        if steps[0] != 0 or sorted(set(steps)) != list(steps) or steps[-1] >= self.grid:
+            raise FlowbenchError(f"indices start at 0, rise, and end below grid={self.grid}")
 
     @property
     def interval(self):
@@ -63,7 +66,7 @@ class LMM:
         net = self.fit(net, self.draw_sigmas, pairs, lines)
         if self.sot:
             net = copy.deepcopy(net).train().requires_grad_(True)
-            net = self.fit(net, self.draw_sampled, pairs, run.stage("sot", self.sot))
+            net = self.fit(net, self.draw_sampled, pairs, run.stage("sot", after=lines))
         return net
 
     def make_pairs(self, data, run, teacher):
@@ -87,6 +90,8 @@ class LMM:
     def copy_weights(self, source, net):
         """Start from the teacher's weights; raises FlowbenchError where the networks differ."""
         try:
+            if getattr(source, "form", None) != net.form:
+                raise RuntimeError("another preconditioning")
             net.load_state_dict(source.state_dict())
         except RuntimeError as error:
             raise FlowbenchError("start=teacher needs a teacher of the same network") from error
@@ -162,6 +167,8 @@ class LMM:
             return f"it is trained (sot) for 1 and {len(sampled)} evaluations only"
         if self.sampler == "paper" and nfe not in (*STEPS, len(self.indices)):
             return "the paper has steps for 1 to 4; add -o sampler=line or -o indices=..."
+        if self.sampler == "paper" and len(self.indices) != nfe and STEPS[nfe][-1] >= self.grid:
+            return f"its steps {STEPS[nfe]} do not fit on a grid of {self.grid}"
         return None
 
     @hookimpl

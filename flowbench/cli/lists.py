@@ -9,7 +9,7 @@ from flowbench.cli import words
 @click.argument("name", required=False, type=words.Name("method"))
 def methods(name) -> None:
     """List the installed methods, or describe one: its options, defaults and source."""
-    from flowbench import plugins
+    from flowbench import options, plugins
 
     if name is None:
         for method, point in plugins.methods().items():
@@ -24,7 +24,7 @@ def methods(name) -> None:
     if teacher:
         click.echo(f"\nLearns from a teacher: {teacher}, unless --teacher names another.")
     click.echo("\nOptions (-o NAME=VALUE):")
-    for option in plugins.options(cls):
+    for option in options.describe(cls):
         default = (
             ",".join(map(str, option.default)) if option.type.endswith("commas") else option.default
         )

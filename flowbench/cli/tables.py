@@ -71,16 +71,16 @@ def report(dataset, form, output, db) -> None:
 
 def _sections(db: str, dataset: str | None, methods):
     """The store and its sections; raises FlowbenchError where nothing fits."""
-    from flowbench import compare, plugins
+    from flowbench import compare, options, plugins
     from flowbench.store import Store
 
     store = Store.open_existing(words.url(db))
     measured = store.measured(dataset)
     known = {row.spec.method for row in measured} | set(plugins.methods())
     for name in methods:
-        plugins.choose("method", name, sorted(known))
+        options.choose("method", name, sorted(known))
     if dataset is not None:
-        plugins.choose(
+        options.choose(
             "data set", dataset, {*plugins.datasets(), *(r.spec.dataset for r in measured)}
         )
     chosen = [row for row in measured if not methods or row.spec.method in methods]
@@ -111,7 +111,7 @@ def catalogue(dataset: str):
 
 def _names(section, metrics, order) -> list[str]:
     """The metrics to show; raises FlowbenchError for one that was not measured."""
-    from flowbench import plugins
+    from flowbench import options
     from flowbench.compare import HEADLINES
 
     known = [*section.metrics, *section.facts]
@@ -119,7 +119,7 @@ def _names(section, metrics, order) -> list[str]:
         return [name for name in HEADLINES if name in known]
     if "all" in metrics:
         return [name for name in order if name in known]
-    return [plugins.choose("metric", name, known) for name in metrics]
+    return [options.choose("metric", name, known) for name in metrics]
 
 
 def _draw(store, sections, nfe, sheet: Path) -> None:

@@ -59,9 +59,9 @@ class Split:
         y = None if self.labels is None else self.labels[rows].to(self.device, non_blocking=True)
         return scale(x), y
 
-    def first(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """The first `n` rows, or all where there are fewer, as `draw` gives them."""
-        return self.draw(torch.arange(min(n, len(self))))
+    def spread(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """`n` rows at equal distances, or all where there are fewer, as `draw` gives them."""
+        return self.draw(spread(len(self), n))
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,12 @@ class Data:
     def device(self) -> str:
         """Where batches are drawn to."""
         return self.train.device
+
+
+def spread(total: int, n: int) -> Tensor:
+    """`n` of `total` row numbers at equal distances: archives may be sorted by class."""
+    n = min(n, total)
+    return torch.arange(n) * total // n
 
 
 def scale(values: Tensor) -> Tensor:

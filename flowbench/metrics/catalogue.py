@@ -25,7 +25,7 @@ def _fd(e) -> float:
 def _sliced(e) -> float:
     from flowbench.metrics import wasserstein
 
-    return wasserstein.sliced(e.samples, e.reference)
+    return wasserstein.sliced(*e.matched(len(e.samples)))
 
 
 def _exact(e) -> float:

@@ -4,6 +4,7 @@
 with the package because the same seed gives other weights with another number of threads.
 """
 
+import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -57,7 +58,7 @@ def load(name: str, device: str) -> Classifier:
 def inception_score(logits: Tensor) -> float:
     """exp of the mean KL divergence of p(y|x) from p(y), over all rows at once, in float64."""
     log_p = logits.double().log_softmax(1)
-    marginal = log_p.exp().mean(0).log()
+    marginal = log_p.logsumexp(0) - math.log(len(log_p))
     return (log_p.exp() * (log_p - marginal)).sum(1).mean().exp().item()
 
 
@@ -91,7 +92,7 @@ def main(name: str, out: str) -> None:
     data = base.load(name, {"digits": digits.digits}[name](), "cpu")
     network = train(data)
     assert data.test is not None
-    x, y = data.test.first(len(data.test))
+    x, y = data.test.spread(len(data.test))
     assert y is not None
     facts = {
         "channels": data.shape[0],

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from flowbench.data.base import Data
+from flowbench.data.base import Data, spread
 from flowbench.metrics import classifier
 
 REFERENCE_ROWS = 50_000
@@ -24,13 +24,15 @@ class Evaluation:
 
     @cached_property
     def reference(self) -> Tensor:
-        """The training split, at most 50 000 rows."""
-        return self.data.train.first(REFERENCE_ROWS)[0]
+        """The training split, or 50 000 of its rows at equal distances."""
+        return self.data.train.spread(REFERENCE_ROWS)[0]
 
     def matched(self, most: int) -> tuple[Tensor, Tensor]:
-        """As many samples as reference rows: the first `most` or fewer of each."""
+        """As many samples as reference rows, at most `most`, at equal distances in each."""
         n = min(most, len(self.samples), len(self.reference))
-        return self.samples[:n], self.reference[:n]
+        return self.samples[spread(len(self.samples), n)], self.reference[
+            spread(len(self.reference), n)
+        ]
 
     @property
     def network(self) -> classifier.Classifier:

@@ -33,7 +33,7 @@ class UNet(nn.Module):
     """net(x, t, y) for x (B, C, H, W), t (B,), y (B,) int64 or None.
 
     `width` channels at the top and twice as many below; the image is halved until its side is
-    at most 4 (a side of 8 has 2 levels, 32 has 4).
+    below 8 (a side of 8 has 2 levels, 28 has 3, 32 has 4).
     """
 
     def __init__(self, shape: Sequence[int], classes: int = 0, width: int = 32):

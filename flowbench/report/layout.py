@@ -1,7 +1,7 @@
 """From a section to a table of texts: which rows and columns, how a number is written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flowbench.compare import Cell, Group, Section, command
@@ -48,20 +48,31 @@ def matrix(
     table = Table(_title(section), ["method", *(_heading(*column) for column in columns)], [])
     for group in section.groups:
         table.rows.append([Text(_label(group)), *(_text(section, group, *c) for c in columns)])
-        lacking = [n for n in nfes if not _measured(section, group, names, n)]
-        if lacking:
-            line = command(group.spec, lacking, group.seeds, default)
-            table.notes.append(f"{MISSING}: {line}")
-    for name in [name for name in wanted if name not in {g.spec.method for g in section.groups}]:
-        table.rows.append([Text(name), *(Text(MISSING) for _ in columns)])
-        asked = ",".join(str(nfe or "auto") for nfe in nfes)
-        line = f"flowbench run {name} --dataset {section.dataset} --nfe {asked}"
-        table.notes.append(f"{MISSING}: {line}")
+    absent = [name for name in wanted if name not in {g.spec.method for g in section.groups}]
+    table.rows += [[Text(name), *(Text(MISSING) for _ in columns)] for name in absent]
     if section.floors:
         floor = [Text(f"floor: real held-out data, n = {section.floor_n}")]
         table.rows.append(floor + [_floor(section, name) for name, _ in columns])
-    table.notes += _remarks(section, remark)
+    lines = _remedies(section, names, nfes, absent, default)
+    table.notes += [f"{MISSING}: {line}" for line in lines] + _remarks(section, remark)
     return table
+
+
+def _remedies(
+    section: Section,
+    names: Sequence[str],
+    nfes: Sequence[int],
+    absent: Sequence[str],
+    default: Budget | None,
+) -> Iterator[str]:
+    """The commands that would measure what is missing."""
+    for group in section.groups:
+        lacking = [nfe for nfe in nfes if not _measured(section, group, names, nfe)]
+        if lacking:
+            yield command(group.spec, lacking, group.seeds, default)
+    for name in absent:
+        asked = ",".join(str(nfe or "auto") for nfe in nfes)
+        yield f"flowbench run {name} --dataset {section.dataset} --nfe {asked}"
 
 
 def ledger(section: Section, remark: str = "", order: Sequence[str] = ()) -> Table:

@@ -1,0 +1,95 @@
+"""The options of a method: the fields of its dataclass, described, and read from a user's words."""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from flowbench.records import FlowbenchError
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option of a method: its field, with the comment behind it as help."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def choose(kind: str, name: str, names: Iterable[str]) -> str:
+    """`name` if it is one of `names`; raises FlowbenchError with the nearest or all of them."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    raise FlowbenchError(f"no {kind} {name!r}: {hint}")
+
+
+def parse(method: str, cls: type, words: Mapping[str, Any]) -> dict[str, Any]:
+    """Values for the fields of `cls`; raises FlowbenchError for a wrong name or type."""
+    types = typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]
+    values = {}
+    for word, value in words.items():
+        option = choose(f"option of {method} called", word, fields)
+        values[option] = _value(method, option, types[option], value)
+    return values
+
+
+def _value(method: str, option: str, type_: Any, word: Any) -> Any:
+    """`word` as the type of the option; raises FlowbenchError in one line."""
+    from pydantic import TypeAdapter, ValidationError
+
+    arguments = typing.get_args(type_)
+    if isinstance(word, str) and word.lower() == "none" and type(None) in arguments:
+        return None
+    if isinstance(word, str) and typing.get_origin(type_) in (tuple, list):
+        word = [part for part in word.split(",") if part]
+    try:
+        value = TypeAdapter(type_).validate_python(word)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise FlowbenchError(
+            f"option {option} of {method} takes {type_name(type_)}, not {word!r}: {problem}"
+        ) from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FlowbenchError(f"option {option} of {method} must be finite, not {word}")
+    return value
+
+
+def type_name(type_: Any) -> str:
+    """A type as a user reads it: `float`, `int or none`, `auto | heun | euler`."""
+    arguments = typing.get_args(type_)
+    if typing.get_origin(type_) is Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if typing.get_origin(type_) in (tuple, list):
+        return f"{type_name(arguments[0])}s with commas"
+    if type(None) in arguments:
+        return " or ".join(type_name(argument) for argument in arguments)
+    return "none" if type_ is type(None) else getattr(type_, "__name__", str(type_))
+
+
+def describe(cls: type) -> list[Option]:
+    """The options of a method class, each with its type, default and the comment on its line."""
+    types, comments = typing.get_type_hints(cls), dict(_comments(cls))
+    return [
+        Option(
+            field.name, type_name(types[field.name]), field.default, comments.get(field.name, "")
+        )
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _comments(cls: type) -> Iterator[tuple[str, str]]:
+    for base in reversed(cls.__mro__[:-1]):
+        lines, _ = inspect.getsourcelines(base)
+        for line in lines:
+            name, _, comment = line.partition("#")
+            if comment and ":" in name:
+                yield name.split(":")[0].strip(), comment.strip()

@@ -1,0 +1,30 @@
+"""What every test stands on: a database of its own, never the one of the checkout."""
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see flowbench.cli.main
+
+import pytest
+from click.testing import CliRunner
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path, monkeypatch):
+    """Point flowbench to an empty folder."""
+    path = tmp_path / "results.db"
+    monkeypatch.setenv("FLOWBENCH_DB", str(path))
+    monkeypatch.delenv("FLOWBENCH_DATA", raising=False)
+    monkeypatch.delenv("FLOWBENCH_RUNS", raising=False)
+    return path
+
+
+@pytest.fixture
+def flowbench():
+    """Run a command line in this process: (exit code, output)."""
+    from flowbench.cli import cli
+
+    def call(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, list(words))
+        return result.exit_code, result.output
+
+    return call
