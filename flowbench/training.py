@@ -203,7 +203,7 @@ def fit(
     source: Source,
     run: Run,
     *,
-    lr: float = 1e-3,
+    lr: float = 2e-3,
     ema: float = 0.999,
     warmup: int = 100,
     clip: float = 1.0,

@@ -33,7 +33,7 @@ def datasets():
             "digits",
             "1797 handwritten digits, 8x8 grey, 10 classes",
             _loader("digits:digits"),
-            budget=Budget(steps=1200, batch=64),
+            budget=Budget(steps=1000, batch=64),
             samples=600,
         ),
         Dataset(

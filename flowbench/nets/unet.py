@@ -47,9 +47,11 @@ class UNet(nn.Module):
             Block(widths[max(i - 1, 0)], widths[i], 4 * width) for i in range(levels)
         )
         self.middle = Block(widths[-1], widths[-1], 4 * width)
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(widths[min(i + 1, levels - 1)], widths[i], 1) for i in reversed(range(levels))
+        )
         self.up = nn.ModuleList(
-            Block(widths[i] + widths[min(i + 1, levels - 1)], widths[i], 4 * width)
-            for i in reversed(range(levels))
+            Block(widths[i], widths[i], 4 * width) for i in reversed(range(levels))
         )
         self.norm = nn.GroupNorm(8, width)
         self.output = nn.Conv2d(width, channels, 3, padding=1)
@@ -66,9 +68,9 @@ class UNet(nn.Module):
             h = block(functional.avg_pool2d(h, 2) if i else h, emb)
             skips.append(h)
         h = self.middle(h, emb)
-        for block in self.up:
-            skip = skips.pop()
+        for narrow, block in zip(self.narrow, self.up, strict=True):
+            h, skip = narrow(h), skips.pop()
             if h.shape[-1] != skip.shape[-1]:
                 h = functional.interpolate(h, size=skip.shape[-2:])
-            h = block(torch.cat([h, skip], 1), emb)
+            h = block(h + skip, emb)  # a sum, not a concatenation: a quarter less arithmetic
         return self.output(functional.silu(self.norm(h))) + self.gate(x, emb)
