@@ -112,7 +112,7 @@ class Examination:
             if not any(key[2] == nfe for key in self.todo):
                 continue
             samples, facts = self.samples(nfe)
-            yield Artifact(f"samples-nfe{nfe or 'auto'}", *_described(self._path(nfe)))
+            yield describe(f"samples-nfe{nfe or 'auto'}", self._path(nfe), self.setup)
             yield from self._facts(nfe, facts)
             yield from self._metrics(
                 Evaluation(samples, self.plan.data), "model", nfe, len(samples)
@@ -216,5 +216,7 @@ class Examination:
         return balanced_labels(indices, self.plan.data.classes, self.setup.device)
 
 
-def _described(path: Path) -> tuple[str, str, int]:
-    return str(path), file_hash(path), path.stat().st_size
+def describe(role: str, path: Path, setup: Setup) -> Artifact:
+    """A file of a run as the database records it."""
+    place = path.relative_to(setup.folder).as_posix()
+    return Artifact(role, place, file_hash(path), path.stat().st_size)

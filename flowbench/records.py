@@ -199,7 +199,10 @@ class Tried:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a run made: its role (network, samples-nfe1, ...), place, SHA-256 and size."""
+    """A file that a run made: its role (network, samples-nfe1, ...), place, SHA-256 and size.
+
+    `path` is relative to the folder of runs, so that results may be moved and published.
+    """
 
     role: str
     path: str

@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from flowbench import meters, plugins
-from flowbench.checkpoints import file_hash, read_tensors, save_tensors
-from flowbench.examination import Examination, Key, expected_scores
+from flowbench.checkpoints import read_tensors, save_tensors
+from flowbench.examination import Examination, Key, describe, expected_scores
 from flowbench.planning import Plan, Setup
 from flowbench.records import Artifact, FlowbenchError, RunFailed, Score
 from flowbench.teacher import Teacher
@@ -63,7 +63,7 @@ def run(
     """
     folder = plan.folder(setup, generation)
     network, bill = train(plan, setup, folder)
-    yield _file("network", folder / "network.safetensors")
+    yield describe("network", folder / "network.safetensors", setup)
     examination = Examination(plan, setup, folder, hooks(plan), network, todo)
     yield from examination.costs(bill)
     yield from examination.floors()
@@ -130,7 +130,3 @@ def _read_network(plan: Plan, path: Path) -> nn.Module:
     except RuntimeError as error:
         raise FlowbenchError(f"{path} holds another network than {plan.spec.variant}") from error
     return network
-
-
-def _file(role: str, path: Path) -> Artifact:
-    return Artifact(role, str(path), file_hash(path), path.stat().st_size)

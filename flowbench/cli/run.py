@@ -13,8 +13,6 @@ import click
 from flowbench.cli import words
 from flowbench.records import Artifact, FlowbenchError, RunFailed
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-
 
 @click.command()
 @click.argument("method", type=words.Name("method"))
@@ -66,13 +64,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     metavar="SECONDS",
     help="How much work a crash may cost.",
 )
-@click.option(
-    "--runs",
-    "folder",
-    type=FOLDER,
-    envvar="FLOWBENCH_RUNS",
-    help="Folder for checkpoints and samples.  [default: runs, beside the database]",
-)
+@words.runs
 @words.data_root
 @words.database
 def run(seeds, db, folder, data_root, device, quiet, force, every, **asked: Any) -> None:
@@ -89,7 +81,7 @@ def run(seeds, db, folder, data_root, device, quiet, force, every, **asked: Any)
     with _terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
         setup = planning.Setup(
             device=environment.device(device),
-            folder=words.runs_folder(db, folder).resolve(),
+            folder=words.runs_folder(db, folder),
             data_root=data_root,
             every=every,
             watch=watch,

@@ -18,8 +18,9 @@ from flowbench.records import Dataset, FlowbenchError
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also draw a PNG: a row of samples per method, the same noise in each column.",
 )
+@words.runs
 @words.database
-def compare(methods, dataset, nfe, metrics, sheet, db) -> None:
+def compare(methods, dataset, nfe, metrics, sheet, folder, db) -> None:
     """Compare METHODS: one table a data set, mean ± standard deviation over seeds, best in bold."""
     from flowbench.report import layout, terminal
 
@@ -31,7 +32,7 @@ def compare(methods, dataset, nfe, metrics, sheet, db) -> None:
         tables.append(layout.matrix(section, names, nfe, methods, budget, remark))
     terminal.show(tables)
     if sheet:
-        _draw(store, found, nfe, sheet)
+        _draw(store, found, nfe, words.runs_folder(db, folder), sheet)
 
 
 @click.command()
@@ -122,7 +123,7 @@ def _names(section, metrics, order) -> list[str]:
     return [options.choose("metric", name, known) for name in metrics]
 
 
-def _draw(store, sections, nfe, sheet: Path) -> None:
+def _draw(store, sections, nfe, folder: Path, sheet: Path) -> None:
     """Write the sheet of the first section whose samples are images."""
     from flowbench.report import sheet as drawing
 
@@ -133,7 +134,7 @@ def _draw(store, sections, nfe, sheet: Path) -> None:
                 role = f"samples-nfe{asked or 'auto'}"
                 files = [a for a in store.artifacts(group.spec.name) if a.role == role]
                 if files:
-                    samples = drawing.images(Path(files[-1].path), 20)
+                    samples = drawing.images(folder / files[-1].path, 20)
                     rows.append((f"{group.label}, NFE {asked or 'auto'}", samples))
     drawing.draw(rows, sheet)
     click.echo(f"wrote {sheet}", err=True)

@@ -61,18 +61,25 @@ data_root = click.option(
     help="Folder with the archives of data sets that do not come with flowbench.",
 )
 
+runs = click.option(
+    "--runs",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="FLOWBENCH_RUNS",
+    help="Folder for checkpoints and samples.  [default: runs, beside the database]",
+)
+
 
 def url(db: str) -> str:
     """A database URL from a URL or the path of an SQLite file."""
     return db if "://" in db else f"sqlite:///{db}"
 
 
-def runs_folder(db: str, runs: Path | None) -> Path:
+def runs_folder(db: str, folder: Path | None) -> Path:
     """Where checkpoints, pairs and samples lie: `--runs`, or `runs` beside the SQLite file."""
-    if runs is not None:
-        return runs
     path = url(db).removeprefix("sqlite:///")
-    return (Path(path).parent if path != url(db) and path else Path()) / "runs"
+    beside = (Path(path).parent if path != url(db) and path else Path()) / "runs"
+    return (folder or beside).resolve()
 
 
 def assignments(words: tuple[str, ...]) -> dict[str, str]:
