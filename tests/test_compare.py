@@ -1,0 +1,132 @@
+"""Groups over seeds, best values, protocols that must not mix, floors, commands."""
+
+import math
+import statistics
+
+import pytest
+
+from flowbench.compare import command, sections
+from flowbench.records import Budget, Measured, Score, Spec, Tried
+from flowbench.report import layout
+
+PROTOCOL = {"reference": 1}
+
+
+def spec(method="cfm", seed=0, **more):
+    return Spec(method, "digits", seed, Budget(10, 2), data="d1", **more)
+
+
+def row(spec, value, nfe=1, name="fd", n=100, goal="min", subject="model", protocol=PROTOCOL):
+    score = Score(name, value, nfe, subject, n, goal=goal, protocol=protocol)
+    return Measured(spec.name, spec, score, 1, 1, "")
+
+
+def cell(found, label, name="fd", nfe=1):
+    return found.cells[label, name, nfe]
+
+
+def test_mean_and_deviation_over_seeds():
+    values = [1.0, 2.0, 6.0]
+    (found,) = sections([row(spec(seed=i), value) for i, value in enumerate(values)])
+    (group,) = found.groups
+    assert group.seeds == (0, 1, 2)
+    assert cell(found, "cfm").mean == 3
+    assert cell(found, "cfm").sd == pytest.approx(statistics.stdev(values))
+    assert layout.number(cell(found, "cfm")) == "3.000 ± 2.6"
+
+
+def test_the_best_of_a_column_follows_the_direction_of_the_metric():
+    rows = [row(spec("a"), 1.0), row(spec("b"), 2.0)]
+    rows += [row(spec(m), v, name="is", goal="max") for m, v in (("a", 1.0), ("b", 2.0))]
+    rows += [row(spec(m), v, name="fact", goal="") for m, v in (("a", 1.0), ("b", 2.0))]
+    (found,) = sections(rows)
+    best = {key[:2] for key, value in found.cells.items() if value.best}
+    assert best == {("a", "fd"), ("b", "is")}
+
+
+def test_another_protocol_is_not_ranked():
+    (found,) = sections([row(spec("a"), 1.0), row(spec("b"), 2.0, protocol={"reference": 2})])
+    assert not any(value.best or value.comparable for value in found.cells.values())
+    table = layout.matrix(found, ["fd"])
+    assert table.rows[0][1].words == "1.000 *"
+    assert any("not ranked" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("other", [{"n": 200}, {"spec": spec("b", version="x")}])
+def test_other_samples_or_data_get_a_table_of_their_own(other):
+    import dataclasses
+
+    second = dataclasses.replace(spec("b"), data="d2") if "spec" in other else spec("b")
+    found = sections([row(spec("a"), 1.0), row(second, 2.0, n=other.get("n", 100))])
+    assert len(found) == 2
+
+
+def test_runs_that_differ_in_options_budget_or_code_are_rows_of_their_own():
+    import dataclasses
+
+    variants = [
+        spec(),
+        spec(options={"lr": 1}, changed={"lr": 1}),
+        dataclasses.replace(spec(), budget=Budget(20, 2)),
+        dataclasses.replace(spec(), code="abcdefgh"),
+    ]
+    (found,) = sections([row(one, 1.0) for one in variants])
+    labels = {group.label for group in found.groups}
+    assert len(labels) == 4
+    assert "cfm lr=1" in labels and "cfm [20 x 2]" in labels
+    assert "cfm [10 x 2] [code abcdef]" in labels
+
+
+def test_not_finite_values_are_shown_and_never_best():
+    rows = [row(spec("a"), math.nan), row(spec("b"), math.inf), row(spec("c"), 5.0)]
+    (found,) = sections(rows)
+    assert math.isnan(cell(found, "a").mean) and cell(found, "b").mean == math.inf
+    assert cell(found, "c").best
+    assert [layout.number(cell(found, m)) for m in "ab"] == ["nan", "inf"]
+
+
+def test_one_bad_seed_is_not_averaged_away():
+    (found,) = sections([row(spec(seed=0), 1.0), row(spec(seed=1), math.nan)])
+    assert math.isnan(cell(found, "cfm").mean)
+
+
+def test_the_floor_stands_below_with_its_n():
+    rows = [row(spec(), 3.0), row(spec(), 1.0, nfe=-1, n=60, subject="floor")]
+    (found,) = sections(rows)
+    table = layout.matrix(found, ["fd"])
+    assert [cell.words for cell in table.rows[-1]] == ["floor: real held-out data, n = 60", "1.000"]
+
+
+def test_what_was_not_measured_comes_with_its_command():
+    (found,) = sections([row(spec(options={"lr": 2}, changed={"lr": 2}), 3.0)])
+    table = layout.matrix(found, ["fd"], [1, 4, 0], wanted=["edm"])
+    assert [cell.words for cell in table.rows[0]] == ["cfm lr=2", "3.000", *["not measured"] * 2]
+    expected = "flowbench run cfm --dataset digits --nfe 4,auto --seed 0 --steps 10 --batch 2"
+    assert f"not measured: {expected} -o lr=2" in table.notes
+    assert "not measured: flowbench run edm --dataset digits --nfe 1,4,auto" in table.notes
+
+
+def test_the_command_leaves_out_the_default_budget_and_names_the_teacher():
+    one = spec("lmm", changed={"teacher": "cfm", "indices": [0, 1]})
+    words = command(one, [1], [0, 2], Budget(10, 2))
+    assert words == (
+        "flowbench run lmm --dataset digits --nfe 1 --seed 0,2 -o indices=0,1 --teacher cfm"
+    )
+
+
+def test_only_the_last_attempt_of_a_run_counts_as_failed():
+    def tried(number, outcome, one):
+        return Tried(number, one.name, one, number, 1, outcome, "why", "", "", "")
+
+    good, bad = spec(seed=0), spec(seed=1)
+    attempts = [tried(1, "failed", good), tried(2, "ok", good), tried(1, "diverged", bad)]
+    (found,) = sections([row(good, 1.0)], attempts)
+    assert found.failures == ["cfm, seed 1, attempt 1: diverged: why"]
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [(0, "0"), (1234.5, "1234"), (0.012345, "0.01235"), (12.3456, "12.35"), (1e-7, "1.00e-07")],
+)
+def test_numbers_have_four_digits(value, words):
+    assert layout.plain(value) == words
