@@ -170,7 +170,7 @@ class Examination:
         n, parts, counted = self.plan.protocol.samples, [], 0.0
         for start in range(0, n, BATCH):
             indices = range(start, min(start + BATCH, n))
-            samples, spent = self._sample(indices, nfe)
+            samples, spent = self._sample(self._noise(indices), indices, nfe)
             parts.append(samples)
             counted += spent * len(indices) / n
             self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
@@ -179,9 +179,8 @@ class Examination:
                 raise RunFailed(f"{method} spent {spent:g} evaluations where {nfe} were asked for")
         return torch.cat(parts), counted
 
-    def _sample(self, indices: range, nfe: int) -> tuple[Tensor, float]:
+    def _sample(self, noise: Tensor, indices: range, nfe: int) -> tuple[Tensor, float]:
         meter: dict[str, float] = {}
-        noise = self._noise(indices)
         samples = self.hook.sample(
             network=self.network,
             noise=noise,
@@ -201,8 +200,9 @@ class Examination:
         if ("model", "peak-mib", nfe, 0) not in self.todo:
             return
         device, indices = self.setup.device, range(min(TIMED, self.plan.protocol.samples))
+        noise = self._noise(indices)  # made on the CPU: no part of what a sampler costs
         meters.reset_peak(device)
-        seconds = meters.median_seconds(lambda: self._sample(indices, nfe), device)
+        seconds = meters.median_seconds(lambda: self._sample(noise, indices, nfe), device)
         facts = {"batch": len(indices), "device": device, "threads": torch.get_num_threads()}
         milliseconds = 1000 * seconds / len(indices)
         yield Score("ms-per-sample", milliseconds, nfe, goal="min", protocol=facts)

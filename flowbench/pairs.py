@@ -10,11 +10,13 @@ from filelock import FileLock
 from torch import Tensor
 
 from flowbench.checkpoints import read_tensors, save_tensors
+from flowbench.metrics.modes import share_within
 from flowbench.noise import PAIRS, balanced_labels, unit_noise
 from flowbench.records import FlowbenchError, digest
 from flowbench.training import Progress, Run
 
 BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
+TEACHER_SHARE = 0.8
 Sampler = Callable[[Tensor, Tensor | None], Tensor]
 
 
@@ -33,6 +35,7 @@ class Pairs:
         self.sample, self.facts, self.n, self.run = sample, facts, n, run.stage("pairs")
         self.shape, self.classes, self.device = data.shape, data.classes, data.device
         self.shard = max(1, min(n, 2**22 // max(1, torch.Size(self.shape).numel()), 4096))
+        self.modes = data.modes
         self.tensors: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -62,6 +65,20 @@ class Pairs:
             for name in names
         }
         self.run.charge(seconds=sum(seconds for _, seconds in shards), images=self.n)
+        self._look()
+
+    def _look(self) -> None:
+        """Say so if the teacher has missed the modes of the data, where those are known.
+
+        Undertrained teachers fit one Gaussian to a mixture; Frechet distance does not show it.
+        """
+        if self.modes is not None:
+            share = share_within(self.tensors["sample"], self.modes)
+            if share < TEACHER_SHARE:
+                self.run.note(
+                    f"only {share:.0%} of the teacher's samples lie within 3 standard deviations of"
+                    " a mode: it is trained too little, and its student will not be better"
+                )
 
     @property
     def _starts(self) -> range:

@@ -120,12 +120,12 @@ def small(flowbench):
 def test_run_compare_report_show(flowbench, small, database):
     code, output = flowbench("compare", "--nfe", "1,4")
     assert code == 0
-    assert "floor: real held-out data, n = 200" in output
+    assert "floor (n = 200)" in output
     for method in ("edm", "cfm"):
         line = f"not measured: flowbench run {method} --dataset moons --nfe 4 --seed 0"
         assert f"{line} --steps 20 --batch 32" in output
     assert "--nfe 4 --seed 0 --steps 20 --batch 32 -o pair_steps=3 -o pairs=64" in output
-    code, output = flowbench("compare", "cfm", "edm", "--metric", "w2", "--metric", "S")
+    code, output = flowbench("compare", "cfm", "edm", "--metric", "w2,fd", "--metric", "S")
     assert code == 0 and "lmm" not in output and "w2 @ 1" in output
     name = rows(database, "select name from runs where method = 'lmm'")[0][0]
     code, output = flowbench("show", name)
@@ -212,6 +212,12 @@ def test_the_teacher_is_an_ordinary_run_that_is_shared(flowbench, database, tmp_
     query = "select value from scores where name = 'w2' and nfe = 2 and attempt_id in (2, 3)"
     first, second = rows(database, query)
     assert first == second, "the same weights teach the same"
+
+
+def test_a_teacher_that_missed_the_modes_is_named(flowbench):
+    words = ["run", "lmm", "--dataset", "8gaussians", *SMALL, "-o", "pairs=64"]
+    code, output = flowbench(*words, "-o", "pair_steps=3")
+    assert code == 0 and "the teacher's samples lie within 3 standard deviations" in output
 
 
 def test_another_teacher_is_another_run(flowbench, database):

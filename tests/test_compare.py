@@ -94,7 +94,7 @@ def test_the_floor_stands_below_with_its_n():
     rows = [row(spec(), 3.0), row(spec(), 1.0, nfe=-1, n=60, subject="floor")]
     (found,) = sections(rows)
     table = layout.matrix(found, ["fd"])
-    assert [cell.words for cell in table.rows[-1]] == ["floor: real held-out data, n = 60", "1.000"]
+    assert [cell.words for cell in table.rows[-1]] == ["floor (n = 60)", "1.000"]
 
 
 def test_what_was_not_measured_comes_with_its_command():
@@ -130,3 +130,21 @@ def test_only_the_last_attempt_of_a_run_counts_as_failed():
 )
 def test_numbers_have_four_digits(value, words):
     assert layout.plain(value) == words
+
+
+def test_on_a_narrow_terminal_columns_go_on_below_and_no_number_is_cut():
+    import io
+
+    from rich.console import Console
+
+    from flowbench.report import terminal
+
+    names = [f"metric-{i}" for i in range(9)]
+    (found,) = sections([row(spec(), 0.123456, name=name) for name in names])
+    for width, parts in ((200, 1), (60, 3)):
+        out = io.StringIO()
+        console = Console(file=out, width=width, force_terminal=True, no_color=True)
+        terminal.show([layout.matrix(found, names)], console)
+        text = out.getvalue()
+        assert text.count("0.1235") == 9 and text.count("method") == parts
+        assert all(name in text for name in names)

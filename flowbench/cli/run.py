@@ -168,7 +168,10 @@ def _keep(attempt, made) -> None:
 def _log(plan, setup) -> str:
     """Write the traceback of the exception at hand beside the run, and say where."""
     path = setup.folder / f"{plan.spec.name}.error.log"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
+    try:
+        path.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError as error:
+        return f"its traceback cannot be kept: {error}"
     return f"traceback in {path}"
 
 

@@ -12,7 +12,13 @@ from flowbench.records import Dataset, FlowbenchError
 @click.argument("methods", nargs=-1, type=words.Name("method"))
 @click.option("--dataset", type=words.Name("dataset"), help="Only this one.  [default: all]")
 @click.option("--nfe", type=words.NFE, help="Columns.  [default: all that were measured]")
-@click.option("--metric", "metrics", multiple=True, help="Give it once for each, or `all`.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAMES",
+    help="With commas, or several times; all: every one.  [default: the headlines]",
+)
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -116,6 +122,7 @@ def _names(section, metrics, order) -> list[str]:
     from flowbench.compare import HEADLINES
 
     known = [*section.metrics, *section.facts]
+    metrics = [name for words in metrics for name in words.split(",")]
     if not metrics:
         return [name for name in HEADLINES if name in known]
     if "all" in metrics:

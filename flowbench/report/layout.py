@@ -22,12 +22,13 @@ class Text:
 
 @dataclass
 class Table:
-    """A table that any format can print: the first column holds labels."""
+    """A table that any format can print: the first `labels` columns say what a row is."""
 
     title: str
     columns: list[str]
     rows: list[list[Text]]
     notes: list[str] = field(default_factory=list)
+    labels: int = 1
 
 
 def matrix(
@@ -51,8 +52,8 @@ def matrix(
     absent = [name for name in wanted if name not in {g.spec.method for g in section.groups}]
     table.rows += [[Text(name), *(Text(MISSING) for _ in columns)] for name in absent]
     if section.floors:
-        floor = [Text(f"floor: real held-out data, n = {section.floor_n}")]
-        table.rows.append(floor + [_floor(section, name) for name, _ in columns])
+        floors = [_floor(section, name) for name, _ in columns]
+        table.rows.append([Text(f"floor (n = {section.floor_n})"), *floors])
     lines = _remedies(section, names, nfes, absent, default)
     table.notes += [f"{MISSING}: {line}" for line in lines] + _remarks(section, remark)
     return table
@@ -84,7 +85,7 @@ def ledger(section: Section, remark: str = "", order: Sequence[str] = ()) -> Tab
     metrics = [name for name in order if name in known]
     metrics += [name for name in known if name not in metrics]
     costs = [name for name in COSTS if name in (*section.metrics, *section.facts)]
-    table = Table(_title(section), ["method", "seeds", "NFE", *metrics, *costs], [])
+    table = Table(_title(section), ["method", "seeds", "NFE", *metrics, *costs], [], labels=3)
     for nfe in section.nfes:
         for group in section.groups:
             if not any((group.label, name, nfe) in section.cells for name in metrics):
@@ -94,8 +95,9 @@ def ledger(section: Section, remark: str = "", order: Sequence[str] = ()) -> Tab
             row += [_text(section, group, name, _level(section, name, nfe)) for name in costs]
             table.rows.append(row)
     if section.floors:
-        floor = [Text(f"floor: real held-out data, n = {section.floor_n}"), Text(""), Text("")]
-        table.rows.append(floor + [_floor(section, name) for name in (*metrics, *costs)])
+        floors = [_floor(section, name) for name in (*metrics, *costs)]
+        label = Text(f"floor (n = {section.floor_n})")
+        table.rows.append([label, Text(""), Text(""), *floors])
     table.notes += _remarks(section, remark)
     return table
 
@@ -161,6 +163,8 @@ def plain(value: float) -> str:
 
 def _remarks(section: Section, remark: str) -> list[str]:
     notes = [f"{section.dataset}: {remark}"] if remark else []
+    if section.floors:
+        notes.append("floor: real held-out data in the model's place")
     if any(cell.goal and not cell.comparable for cell in section.cells.values()):
         notes.append("*: measured by different protocols, so not ranked")
     return notes + section.failures
