@@ -60,7 +60,7 @@ def bar() -> Iterator[Callable[[Progress], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
     with Bars(*columns, transient=True, console=Console(stderr=True)) as bars:
-        task = bars.add_task("", facts="")
+        task = bars.add_task("", facts="", visible=False)
 
         def watch(progress: Progress) -> None:
             stage, _, facts = line(progress).partition(": ")
@@ -73,6 +73,7 @@ def bar() -> Iterator[Callable[[Progress], None]]:
                 completed=progress.step,
                 total=progress.steps,
                 facts=facts,
+                visible=True,
             )
 
         yield watch
