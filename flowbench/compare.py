@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flowbench.records import RUN_LEVEL, Measured, Score, Spec, Tried, digest
+from flowbench.records import RUN_LEVEL, Dataset, Measured, Score, Spec, Tried, digest
 
 HEADLINES = ("fd-clf", "memorised", "in-mode", "fd", "w2", "S")  # what `compare` shows unasked
+OTHERWISE = ("sw2", "S")  # where there is none of them but S
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ def sections(measured: Sequence[Measured], tried: Iterable[Tried] = ()) -> list[
     for row in measured:
         if row.score.n and row.score.subject == "model":
             parts[_place(row)].append(row)
+    sampled = {place: {row.run for row in rows} for place, rows in parts.items()}
     for row in measured:
         for place in parts:
-            if _goes_with(row, place):
+            if row.run in sampled[place] and _goes_with(row, place):
                 parts[place].append(row)
     found = [_section(place, rows, labels) for place, rows in sorted(parts.items())]
     failures = _failures(tried)
@@ -106,20 +108,25 @@ def _identity(spec: Spec) -> str:
 
 
 def _labels(measured: Iterable[Measured]) -> dict[str, str]:
-    """A label for each group: the variant, with budget or code where that alone is ambiguous."""
-    specs = {_identity(row.spec): row.spec for row in measured}
+    """A label for the group of each run (by key): the variant, and more where it is ambiguous."""
+    specs = {row.spec.key: row.spec for row in measured}
     variants: dict[tuple, list[Spec]] = defaultdict(list)
+    seeds: dict[tuple[str, int], int] = defaultdict(int)
     for spec in specs.values():
         variants[spec.dataset, spec.variant].append(spec)
+        seeds[_identity(spec), spec.seed] += 1
+    doubled = {identity for (identity, _), count in seeds.items() if count > 1}
     labels = {}
-    for identity, spec in specs.items():
+    for key, spec in specs.items():
         same = variants[spec.dataset, spec.variant]
         label = spec.variant
         if len({other.budget for other in same}) > 1:
             label += f" [{spec.budget.steps} x {spec.budget.batch}]"
         if len({other.code for other in same if other.budget == spec.budget}) > 1:
             label += f" [code {spec.code[:6]}]"
-        labels[identity] = label
+        if _identity(spec) in doubled:  # one seed, two teachers: never two runs in one cell
+            label += f" [teacher {(spec.teacher or 'none')[:8]}]"
+        labels[key] = label
     return labels
 
 
@@ -134,15 +141,16 @@ def _section(place: tuple, rows: list[Measured], labels: Mapping[str, str]) -> S
             if closest is None or abs(row.score.n - section.n) < abs(closest.n - section.n):
                 floors[row.score.name] = row.score
             continue
-        label = labels[_identity(row.spec)]
+        label = labels[row.spec.key]
         members[label][row.spec.seed] = row.spec
         values[label, row.score.name, row.score.nfe].append(row.score)
     section.groups = [
         Group(label, specs[min(specs)], tuple(sorted(specs)))
         for label, specs in sorted(members.items())
     ]
-    section.cells = _mark({key: _cell(scores) for key, scores in values.items()})
     section.floors = {name: _cell([score]) for name, score in floors.items()}
+    cells = {key: _cell(scores) for key, scores in values.items()}
+    section.cells = _mark(cells, section.floors)
     section.floor_n = max((score.n for score in floors.values()), default=0)
     return section
 
@@ -161,7 +169,16 @@ def _cell(scores: list[Score]) -> Cell:
     )
 
 
-def _mark(cells: dict[tuple[str, str, int], Cell]) -> dict[tuple[str, str, int], Cell]:
+def _distance(cell: Cell, floor: Cell | None) -> float:
+    """What is smaller for a better cell, by the goal of its metric."""
+    if cell.goal == "floor":
+        return abs(cell.mean - floor.mean) if floor else math.inf
+    return -cell.mean if cell.goal == "max" else cell.mean
+
+
+def _mark(
+    cells: dict[tuple[str, str, int], Cell], floors: Mapping[str, Cell]
+) -> dict[tuple[str, str, int], Cell]:
     """Mark the best cell of each (metric, nfe); none where the protocols of a column differ."""
     columns: dict[tuple[str, int], list[tuple[str, str, int]]] = defaultdict(list)
     for key in cells:
@@ -169,11 +186,10 @@ def _mark(cells: dict[tuple[str, str, int], Cell]) -> dict[tuple[str, str, int],
     marked = dict(cells)
     for keys in columns.values():
         agree = len({cells[key].fingerprint for key in keys}) == 1 and cells[keys[0]].comparable
-        ranked = [key for key in keys if cells[key].goal and math.isfinite(cells[key].mean)]
-        sign = -1 if cells[keys[0]].goal == "max" else 1
-        top = min((sign * cells[key].mean for key in ranked), default=None)
+        far = {key: _distance(cells[key], floors.get(key[1])) for key in keys if cells[key].goal}
+        top = min((d for d in far.values() if math.isfinite(d)), default=None)
         for key in keys:
-            best = agree and len(keys) > 1 and key in ranked and sign * cells[key].mean == top
+            best = agree and len(keys) > 1 and top is not None and far.get(key) == top
             cell = cells[key]
             marked[key] = Cell(
                 cell.mean, cell.sd, cell.seeds, cell.goal, cell.fingerprint, best, agree
@@ -188,21 +204,29 @@ def _failures(tried: Iterable[Tried]) -> dict[str, list[str]]:
     for attempt in last.values():
         if attempt.outcome not in ("ok", "running"):
             why = f": {attempt.error}" if attempt.error else ""
-            spec = attempt.spec
-            lines[spec.dataset].append(
-                f"{spec.variant}, seed {spec.seed}, attempt {attempt.number}:"
-                f" {attempt.outcome}{why}"
-            )
+            name = f"{attempt.spec.variant}, seed {attempt.spec.seed} ({attempt.run})"
+            line = f"{name}, attempt {attempt.number}: {attempt.outcome}{why}"
+            lines[attempt.spec.dataset].append(line)
     return lines
 
 
-def command(spec: Spec, nfes: Sequence[int], seeds: Sequence[int], default=None) -> str:
-    """The command that would measure `spec` at `nfes`; `default` is the data set's own budget."""
+def command(
+    spec: Spec,
+    nfes: Sequence[int],
+    seeds: Sequence[int],
+    section: Section,
+    default: Dataset | None = None,
+) -> str:
+    """The command that would measure `spec` at `nfes` for the table of `section`."""
     words = ["flowbench", "run", spec.method, "--dataset", spec.dataset]
     words += ["--nfe", ",".join(str(nfe or "auto") for nfe in nfes)]
     words += ["--seed", ",".join(map(str, seeds))]
-    if spec.budget != default:
+    if default is None or spec.budget != default.budget:
         words += ["--steps", str(spec.budget.steps), "--batch", str(spec.budget.batch)]
+    if default is None or section.n != default.samples:
+        words += ["--samples", str(section.n)]
+    if section.sample_seed:
+        words += ["--sample-seed", str(section.sample_seed)]
     for name, value in sorted(spec.changed.items()):
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         words += ["--teacher", text] if name == "teacher" else ["-o", f"{name}={text}"]

@@ -22,6 +22,8 @@ def device(word: str) -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(word)
+        if chosen.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]

@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from flowbench import meters, plugins
-from flowbench.checkpoints import file_hash, read_tensors, save_tensors
-from flowbench.data.base import quantise, scale
+from flowbench.checkpoints import file_hash
+from flowbench.environment import device_name
 from flowbench.metrics.evaluation import Evaluation
 from flowbench.metrics.straightness import STEPS, straightness
-from flowbench.noise import Stream, balanced_labels, unit_noise
+from flowbench.noise import unit_noise
 from flowbench.planning import Plan, Setup
-from flowbench.records import ADAPTIVE, RUN_LEVEL, Artifact, Diverged, Metric, RunFailed, Score
-from flowbench.training import Progress
+from flowbench.records import (
+    RUN_LEVEL,
+    Artifact,
+    Diverged,
+    Metric,
+    Score,
+)
+from flowbench.sampling import Sampler
 
 Key = tuple[str, str, int, int]  # subject, name, nfe, n
 
-BATCH = 500  # samples that are drawn together
 TIMED = 100  # samples of one timed call
 ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness
 
@@ -62,9 +67,10 @@ class Examination:
 
     def __post_init__(self) -> None:
         self.network.eval()
+        self.sampler = Sampler(self.plan, self.setup, self.folder, self.hook, self.network)
 
     def costs(self, bill: dict[str, dict[str, float]]) -> Iterator[Score]:
-        """Size of the network; seconds and images of training, teacher and pairs included."""
+        """Size of the network; seconds of all stages; images of those that train."""
         if ("model", "train-seconds", RUN_LEVEL, 0) not in self.todo:
             return
         yield Score("parameters", meters.parameters(self.network))
@@ -91,14 +97,15 @@ class Examination:
             getattr(self.plan.method, "interval", (0.0, 1.0)),
         )
         noise = unit_noise(0, range(rows), self.plan.data.shape, device=self.setup.device)
-        labels = self._labels(range(rows))
+        labels = self.sampler.labels(range(rows))
 
         def velocity(z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
             return self.hook.velocity(network=self.network, z=z, t=t, labels=y)
 
         first, second = straightness(velocity, noise, labels, interval)
-        # The interval is the method's own, as its field is: it does not keep rows apart.
-        facts = {"rows": rows, "steps": STEPS, "data": self.plan.data.sha256, "ema": True}
+        # A field that is defined (almost) everywhere is compared; one on less would win by that.
+        covered = "all" if interval[1] - interval[0] > 0.98 else list(interval)
+        facts = {"rows": rows, "steps": STEPS, "data": self.plan.data.sha256, "interval": covered}
         for name, value in (("S", first), ("S2", second)):
             yield Score(name, value, goal="min", protocol=facts)
 
@@ -111,8 +118,8 @@ class Examination:
         for nfe in self.plan.nfe:
             if not any(key[2] == nfe for key in self.todo):
                 continue
-            samples, facts = self.samples(nfe)
-            yield describe(f"samples-nfe{nfe or 'auto'}", self._path(nfe), self.setup)
+            samples, facts = self.sampler.samples(nfe)
+            yield describe(f"samples-nfe{nfe or 'auto'}", self.sampler.path(nfe), self.setup)
             yield from self._facts(nfe, facts)
             yield from self._metrics(
                 Evaluation(samples, self.plan.data), "model", nfe, len(samples)
@@ -144,76 +151,21 @@ class Examination:
             if ("model", name, nfe, n) in self.todo:
                 yield Score(name, facts[name], nfe, n=n, seed=seed)
 
-    def _path(self, nfe: int) -> Path:
-        n, seed = self.plan.protocol.samples, self.plan.protocol.seed
-        return self.folder / f"samples-nfe{nfe or 'auto'}-n{n}-s{seed}.safetensors"
-
-    def samples(self, nfe: int) -> tuple[Tensor, dict[str, Any]]:
-        """The samples at `nfe` as metrics see them, and facts of how they were made.
-
-        They are drawn once and kept. Images are quantised to uint8: pixels are what is judged.
-        """
-        path = self._path(nfe)
-        if not path.exists():
-            raw, counted = self._draw(nfe)
-            bad = int((~raw.flatten(1).isfinite().all(1)).sum())
-            facts = {"nfe": counted, "not_finite": bad, "clipped": 0.0}
-            if self.plan.data.kind == "image" and not bad:
-                facts["clipped"] = (raw.abs() > 1).double().mean().item()
-                raw = quantise(raw)
-            save_tensors(path, {"samples": raw}, facts)
-        tensors, facts = read_tensors(path)
-        return scale(tensors["samples"]).to(self.plan.data.device), facts
-
-    def _draw(self, nfe: int) -> tuple[Tensor, float]:
-        """All samples at `nfe` and the evaluations counted per sample."""
-        n, parts, counted = self.plan.protocol.samples, [], 0.0
-        for start in range(0, n, BATCH):
-            indices = range(start, min(start + BATCH, n))
-            samples, spent = self._sample(self._noise(indices), indices, nfe)
-            parts.append(samples)
-            counted += spent * len(indices) / n
-            self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
-            if nfe != ADAPTIVE and spent != nfe:
-                method = self.plan.spec.method
-                raise RunFailed(f"{method} spent {spent:g} evaluations where {nfe} were asked for")
-        return torch.cat(parts), counted
-
-    def _sample(self, noise: Tensor, indices: range, nfe: int) -> tuple[Tensor, float]:
-        meter: dict[str, float] = {}
-        samples = self.hook.sample(
-            network=self.network,
-            noise=noise,
-            labels=self._labels(indices),
-            nfe=None if nfe == ADAPTIVE else nfe,
-            rng=Stream(self.plan.protocol.seed, indices, self.plan.data.shape, self.setup.device),
-            meter=meter,
-        )
-        if samples.shape != noise.shape:
-            raise RunFailed(
-                f"samples of {self.plan.spec.method} are {tuple(samples.shape)},"
-                f" noise is {tuple(noise.shape)}"
-            )
-        return samples.float(), meter["nfe"]
-
     def _speed(self, nfe: int) -> Iterator[Score]:
         if ("model", "peak-mib", nfe, 0) not in self.todo:
             return
         device, indices = self.setup.device, range(min(TIMED, self.plan.protocol.samples))
-        noise = self._noise(indices)  # made on the CPU: no part of what a sampler costs
+        noise = self.sampler.noise(indices)  # made on the CPU: no part of what a sampler costs
         meters.reset_peak(device)
-        seconds = meters.median_seconds(lambda: self._sample(noise, indices, nfe), device)
-        facts = {"batch": len(indices), "device": device, "threads": torch.get_num_threads()}
+        seconds = meters.median_seconds(lambda: self.sampler.call(noise, indices, nfe), device)
+        facts = {
+            "batch": len(indices),
+            "device": device_name(device),
+            "threads": torch.get_num_threads(),
+        }
         milliseconds = 1000 * seconds / len(indices)
         yield Score("ms-per-sample", milliseconds, nfe, goal="min", protocol=facts)
         yield Score("peak-mib", meters.peak_mib(device), nfe, goal="min", protocol=facts)
-
-    def _noise(self, indices: range) -> Tensor:
-        seed, shape = self.plan.protocol.seed, self.plan.data.shape
-        return unit_noise(seed, indices, shape, device=self.setup.device)
-
-    def _labels(self, indices: range) -> Tensor | None:
-        return balanced_labels(indices, self.plan.data.classes, self.setup.device)
 
 
 def describe(role: str, path: Path, setup: Setup) -> Artifact:

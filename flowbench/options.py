@@ -1,9 +1,11 @@
 """The options of a method: the fields of its dataclass, described, and read from a user's words."""
 
+import ast
 import dataclasses
 import difflib
 import inspect
 import math
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -75,6 +77,13 @@ def type_name(type_: Any) -> str:
     return "none" if type_ is type(None) else getattr(type_, "__name__", str(type_))
 
 
+def values(method: Any) -> dict[str, Any]:
+    """The options of an instance as JSON knows them: tuples become lists, paths strings."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(dataclasses.asdict(method))
+
+
 def describe(cls: type) -> list[Option]:
     """The options of a method class, each with its type, default and the comment on its line."""
     types, comments = typing.get_type_hints(cls), dict(_comments(cls))
@@ -87,9 +96,11 @@ def describe(cls: type) -> list[Option]:
 
 
 def _comments(cls: type) -> Iterator[tuple[str, str]]:
+    """(field, comment on its line) for the fields in the class's own source and its bases'."""
     for base in reversed(cls.__mro__[:-1]):
-        lines, _ = inspect.getsourcelines(base)
-        for line in lines:
-            name, _, comment = line.partition("#")
-            if comment and ":" in name:
-                yield name.split(":")[0].strip(), comment.strip()
+        source = textwrap.dedent(inspect.getsource(base))
+        lines = source.encode().splitlines()
+        for node in getattr(ast.parse(source).body[0], "body", []):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                rest = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :]
+                yield node.target.id, rest.decode().partition("#")[2].strip()

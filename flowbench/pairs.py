@@ -34,7 +34,7 @@ class Pairs:
     ):
         self.sample, self.facts, self.n, self.run = sample, facts, n, run.stage("pairs")
         self.shape, self.classes, self.device = data.shape, data.classes, data.device
-        self.shard = max(1, min(n, 2**22 // max(1, torch.Size(self.shape).numel()), 4096))
+        self.shard = max(1, min(n, 2**22 // max(1, torch.Size(self.shape).numel()), 1000))
         self.modes = data.modes
         self.tensors: dict[str, Tensor] = {}
 
@@ -86,10 +86,12 @@ class Pairs:
 
     def _find(self, folder: Path, start: int, facts: dict) -> tuple[dict[str, Tensor], float]:
         path = folder / f"{start:09d}.safetensors"
-        if path.exists():
-            tensors, header = read_tensors(path)
-            if header.get("facts") != facts:
-                raise FlowbenchError(f"{path} holds other pairs than its name says; delete it")
+        try:
+            tensors, header = read_tensors(path) if path.exists() else ({}, {})
+        except FlowbenchError as error:
+            self.run.note(f"{error}; it is made anew")
+            tensors, header = {}, {}
+        if header.get("facts") == facts:
             return tensors, header["seconds"]
         tensors, seconds = self._make(start)
         save_tensors(path, tensors, {"facts": facts, "seconds": seconds})

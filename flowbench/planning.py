@@ -12,6 +12,9 @@ from flowbench.data import base
 from flowbench.records import ADAPTIVE, Budget, Dataset, FlowbenchError, Protocol, Spec
 from flowbench.training import Progress, ignore
 
+# Options that a teacher which is trained for its student takes over from it.
+SHARED = ("width", "sigma_min", "sigma_max")
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
@@ -94,7 +97,10 @@ def plan(request: Request, setup: Setup) -> Plan:
 
 
 def refuse(request: Request, method: Any) -> None:
-    """Raise FlowbenchError, before anything is trained, for an NFE that `method` refuses."""
+    """Raise FlowbenchError, before anything is trained, for what `method` cannot do."""
+    for hook in ("train", "sample"):
+        if not callable(getattr(method, hook, None)):
+            raise FlowbenchError(f"{request.method} has no hook {hook}, so it is no method")
     reason_for = getattr(method, "refuses", lambda nfe: None)
     for nfe in request.nfe:
         if nfe < ADAPTIVE:
@@ -109,8 +115,7 @@ def refuse(request: Request, method: Any) -> None:
 
 
 def _spec(request: Request, method: Any, data: base.Data, budget: Budget) -> Spec:
-    defaults = {field.name: field.default for field in dataclasses.fields(method)}
-    chosen = dataclasses.asdict(method)
+    chosen, defaults = options.values(method), options.values(type(method)())
     point = plugins.methods().get(request.method)
     return Spec(
         method=request.method,
@@ -151,11 +156,16 @@ def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
         raise FlowbenchError("the teacher was trained on other data than the student would be")
     changed = dict(student.spec.changed)
     if request.teacher not in (None, default):
-        changed["teacher"] = (
-            teacher.spec.variant if teacher.weights is None else teacher.weights.name
-        )
+        changed["teacher"] = _teacher_word(request.teacher, teacher)
     spec = dataclasses.replace(student.spec, teacher=teacher.spec.key, changed=changed)
     return dataclasses.replace(student, spec=spec, teacher=teacher)
+
+
+def _teacher_word(word: str | Path | Spec, teacher: Plan) -> str:
+    """What to type for this very teacher; a file is told apart by its hash."""
+    if isinstance(word, Spec):
+        return teacher.spec.name
+    return f"{word.name}@{(teacher.spec.teacher or '')[5:13]}" if isinstance(word, Path) else word
 
 
 def _teacher(word: str | Path | Spec, student: Plan, setup: Setup) -> Plan:
@@ -164,8 +174,10 @@ def _teacher(word: str | Path | Spec, student: Plan, setup: Setup) -> Plan:
     if isinstance(word, Path):
         return _from_file(word, student)
     spec = student.spec
+    fields = {field.name for field in dataclasses.fields(plugins.method_class(word))}
+    shared = {name: spec.changed[name] for name in SHARED if name in fields & spec.changed.keys()}
     request = Request(word, spec.dataset, spec.seed, spec.budget.steps, batch=spec.budget.batch)
-    return plan(request, setup)
+    return plan(dataclasses.replace(request, options=shared), setup)
 
 
 def _again(spec: Spec, setup: Setup) -> Plan:

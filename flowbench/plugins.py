@@ -31,17 +31,27 @@ class Failure:
 
 
 def methods() -> dict[str, EntryPoint]:
-    """Every installed method by name, without importing any.
+    """Every installed method by name, without importing any; the first of two that share one."""
+    return {name: points[0] for name, points in sorted(_claims().items())}
 
-    Raises FlowbenchError where two distributions claim one name.
-    """
-    found: dict[str, EntryPoint] = {}
+
+def clashes() -> list[Failure]:
+    """The names that several distributions claim, with all of them."""
+    return [
+        Failure(name, METHODS, " and ".join(map(origin, points)), "several claim this name")
+        for name, points in _claims().items()
+        if len(points) > 1
+    ]
+
+
+def _claims() -> dict[str, list[EntryPoint]]:
+    """Entry points by method name; one that is found twice in the same place counts once."""
+    found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=METHODS):
-        other = found.setdefault(point.name, point)
-        if origin(other) != origin(point) or other.value != point.value:
-            both = f"{origin(other)} and {origin(point)}"
-            raise FlowbenchError(f"two methods are called {point.name}: in {both}; remove one")
-    return dict(sorted(found.items()))
+        points = found.setdefault(point.name, [])
+        if (origin(point), point.value) not in [(origin(p), p.value) for p in points]:
+            points.append(point)
+    return found
 
 
 def origin(point: EntryPoint) -> str:
@@ -50,14 +60,22 @@ def origin(point: EntryPoint) -> str:
 
 
 def method_class(name: str) -> type:
-    """The class of the method called `name`; raises FlowbenchError if it cannot be imported."""
+    """The class of the method called `name`.
+
+    Raises FlowbenchError if it cannot be imported, or if two distributions have one of that name.
+    """
     point = methods()[options.choose("method", name, methods())]
+    for clash in clashes():
+        if clash.name == name:
+            raise FlowbenchError(
+                f"two methods are called {name}: in {clash.distribution}; remove one"
+            )
     try:
         cls = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
         raise FlowbenchError(
-            f"method {name} from {origin(point)} cannot be imported:"
-            f" {type(error).__name__}: {error}"
+            f"method {name} from {origin(point)} cannot be imported: {reason}"
         ) from error
     if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
         raise FlowbenchError(f"method {name} from {origin(point)} is not a frozen dataclass")
@@ -67,14 +85,18 @@ def method_class(name: str) -> type:
 def method(name: str, words: Mapping[str, Any]) -> Any:
     """An instance of the method `name`; `words` are its options, typed by a user or values."""
     cls = method_class(name)
-    return cls(**options.parse(name, cls, words))
+    chosen = options.parse(name, cls, words)
+    try:
+        return cls(**chosen)
+    except (ValueError, TypeError) as error:
+        raise FlowbenchError(f"{name} does not take these options: {error}") from error
 
 
 def summary(point: EntryPoint) -> str:
     """The first line of a method's docstring, read from its source without importing it."""
     try:
         tree = ast.parse(_source(point.module).read_text(encoding="utf-8"))
-    except (ImportError, OSError, SyntaxError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # the package around the module is imported
         return f"(cannot be read: {error})"
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == point.attr:
@@ -127,17 +149,26 @@ def _bare(tree: ast.Module) -> str:
 
 
 def extensions() -> tuple[list[ModuleType], list[Failure]]:
-    """Every extension module that can be imported, and those that cannot."""
+    """Every extension module that can be used, and those that cannot."""
     found, failures = [], []
     for point in sorted(entry_points(group=EXTENSIONS), key=lambda point: point.name):
         try:
             module = point.load()
-            manager(module)
+            _check(module)
             found.append(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             why = f"{type(error).__name__}: {error}"
             failures.append(Failure(point.name, EXTENSIONS, origin(point), why))
     return list({module.__name__: module for module in found}.values()), failures
+
+
+def _check(module: ModuleType) -> None:
+    """Raise unless the module's hooks exist and its catalogues hold what they should."""
+    hook = manager(module).hook
+    for entries, kind in ((hook.datasets(), Dataset), (hook.metrics(), Metric)):
+        for entry in (entry for part in entries for entry in part):
+            if not isinstance(entry, kind):
+                raise TypeError(f"{entry!r} is no {kind.__name__}")
 
 
 def broken_methods() -> list[Failure]:

@@ -21,6 +21,10 @@ class FlowbenchError(Exception):
     outcome: ClassVar[str] = "failed"
 
 
+class Absent(FlowbenchError):
+    """Something that a user has to supply first, such as data that do not come along."""
+
+
 class RunFailed(FlowbenchError):
     """A run that could not be finished, though its words were right."""
 
@@ -123,7 +127,7 @@ class Score:
     subject: str = "model"
     n: int = 0
     seed: int = 0
-    goal: str = ""  # "min", "max" or "" for facts that nothing is ranked by
+    goal: str = ""  # "min", "max", "floor" (nearest to real data), or "": nothing is ranked by it
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -138,7 +142,8 @@ class Metric:
 
     `score(evaluation)` gets a `metrics.evaluation.Evaluation` and returns a float;
     `protocol(evaluation)` the facts that must agree before two such numbers may be compared;
-    `applies(data)` says for which data it is defined. `goal` is "min", "max" or "".
+    `applies(data)` says for which data it is defined. `goal` is "min", "max", "floor" (nearest to
+    the value of real held-out data) or "".
     """
 
     name: str

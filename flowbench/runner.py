@@ -1,5 +1,6 @@
 """One run as a stream of scores and files: train, sample, score, each done once and in order."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from flowbench import meters, plugins
 from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.examination import Examination, Key, describe, expected_scores
 from flowbench.planning import Plan, Setup
-from flowbench.records import Artifact, FlowbenchError, RunFailed, Score
+from flowbench.records import Artifact, Diverged, FlowbenchError, RunFailed, Score
 from flowbench.teacher import Teacher
 from flowbench.training import Run
 
@@ -74,7 +75,7 @@ def run(
 def train(plan: Plan, setup: Setup, folder: Path) -> tuple[nn.Module, Bill]:
     """The plan's network, trained or restored, and what it has cost over all attempts."""
     if plan.weights is not None:
-        return _read_network(plan, plan.weights), {}
+        return _read_network(plan, plan.weights)
     run = Run(
         budget=plan.spec.budget,
         folder=folder,
@@ -92,7 +93,7 @@ def train(plan: Plan, setup: Setup, folder: Path) -> tuple[nn.Module, Bill]:
         raise RunFailed(
             f"train of {plan.spec.method} returned {type(network).__name__}, no network"
         )
-    facts = {"spec": asdict(plan.spec)}
+    facts = {"spec": asdict(plan.spec), "bill": run.bill}
     save_tensors(folder / "network.safetensors", network.state_dict(), facts)
     return network, run.bill
 
@@ -105,7 +106,10 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
 
     def make() -> nn.Module:
         with claim(plan, setup, wait=True):
-            network, bill = train(plan, replace(setup, watch=watch), plan.folder(setup))
+            try:
+                network, bill = train(plan, replace(setup, watch=watch), plan.folder(setup))
+            except Diverged as error:
+                raise Diverged(f"its teacher {plan.spec.variant}: {error}") from error
         student.bill["teacher"] = {
             "seconds": sum(stage["seconds"] for stage in bill.values()),
             "images": images_seen(bill),
@@ -122,11 +126,13 @@ def images_seen(bill: Bill) -> float:
     return sum(stage["images"] for name, stage in bill.items() if name != "pairs")
 
 
-def _read_network(plan: Plan, path: Path) -> nn.Module:
-    tensors, _ = read_tensors(path)
+def _read_network(plan: Plan, path: Path) -> tuple[nn.Module, Bill]:
+    """A network from a file and what it cost; NaN where the file does not say."""
+    tensors, facts = read_tensors(path)
+    bill = facts.get("bill") or {"train": {"seconds": math.nan, "images": math.nan}}
     network = plan.method.network(plan.data)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise FlowbenchError(f"{path} holds another network than {plan.spec.variant}") from error
-    return network
+    return network, bill

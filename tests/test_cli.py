@@ -84,12 +84,12 @@ def test_the_light_check_would_notice_torch():
         ("run cfm --dataset moons -o solver=dopri5", "only --nfe auto"),
         ("run cfm --dataset moons --teacher edm", "takes no --teacher"),
         ("run lmm --dataset moons --teacher nobody", "no method, no file and no run"),
-        ("run cfm --dataset moons --nfe 0", "is no whole number from 1 or auto"),
+        ("run cfm --dataset moons --nfe 0", "is no whole number from 1 to 10000 or auto"),
         ("run cfm --dataset moons --nfe 1,x", "'x' is no whole number"),
         ("run cfm --dataset moons --seed -1", "is no whole number from 0"),
         ("run cfm --dataset moons --steps 5 --images 10", "two ways to say one thing"),
         ("run cfm --dataset moons --device warp", "device 'warp' cannot be used"),
-        ("run cfm --dataset moons --db /no/such/folder/x.db", "/no/such/folder/x.db"),
+        ("run cfm --dataset moons --db /no/such/folder/x.db", "the folder /no/such/folder/runs"),
         ("compare", "run `flowbench run ...` first"),
         ("report", "run `flowbench run ...` first"),
         ("show x", "run `flowbench run ...` first"),
@@ -104,8 +104,7 @@ def test_mistakes_are_one_line_and_change_nothing(flowbench, database, words, me
     assert "Traceback" not in output
     errors = [line for line in output.splitlines() if line.startswith("Error")]
     assert len(errors) == 1
-    if database.exists():
-        assert rows(database, "select count(*) from attempts") == [(0,)]
+    assert not database.exists()
 
 
 @pytest.fixture
@@ -123,8 +122,8 @@ def test_run_compare_report_show(flowbench, small, database):
     assert "floor (n = 200)" in output
     for method in ("edm", "cfm"):
         line = f"not measured: flowbench run {method} --dataset moons --nfe 4 --seed 0"
-        assert f"{line} --steps 20 --batch 32" in output
-    assert "--nfe 4 --seed 0 --steps 20 --batch 32 -o pair_steps=3 -o pairs=64" in output
+        assert f"{line} --steps 20 --batch 32 --samples 200" in output
+    assert "--batch 32 --samples 200 -o pair_steps=3 -o pairs=64" in output
     code, output = flowbench("compare", "cfm", "edm", "--metric", "w2,fd", "--metric", "S")
     assert code == 0 and "lmm" not in output and "w2 @ 1" in output
     name = rows(database, "select name from runs where method = 'lmm'")[0][0]
@@ -282,11 +281,12 @@ def test_a_failure_keeps_what_was_measured_and_is_shown(flowbench, database, mon
     assert rows(database, query) == [("failed", "RuntimeError: out of luck")] * 2
     assert rows(database, "select count(*) from scores where nfe = 1 and name = 'w2'") == [(2,)]
     code, output = flowbench("compare")
-    assert code == 0 and "cfm, seed 1, attempt 1: failed: RuntimeError: out of luck" in output
+    assert code == 0 and "cfm, seed 1 (moons-cfm-s1-" in output
+    assert "attempt 1: failed: RuntimeError: out of luck" in output
     assert "failed" in flowbench("report", "--format", "md")[1]
     code, output = flowbench("run", "cfm", "--dataset", "moons", *SMALL)
     assert code == 0
-    assert "seed 0" not in flowbench("compare")[1], "what was mended is no failure any more"
+    assert "seed 0 (" not in flowbench("compare")[1], "what was mended is no failure any more"
 
 
 def test_ctrl_c_is_recorded_as_interrupted(flowbench, database, monkeypatch):
@@ -323,6 +323,12 @@ def test_a_diverging_run_is_recorded(flowbench, database):
     assert rows(database, "select outcome, error_type from attempts") == [("diverged", "Diverged")]
 
 
+def test_a_diverged_run_stays_a_failure_when_it_is_asked_for_again(flowbench, database):
+    words = ["run", "cfm", "--dataset", "moons", *SMALL, "-o", "lr=1e30", "--steps", "1"]
+    codes = [flowbench(*words)[0] for _ in range(2)]
+    assert codes == [3, 3]
+
+
 def test_a_sampler_that_spends_other_than_asked_fails(flowbench, database, monkeypatch):
     from flowbench_plugins.cfm import CFM
 
@@ -346,6 +352,64 @@ def test_two_at_once_do_not_do_one_run_twice(flowbench, tmp_path):
     with FileLock(tmp_path / "runs" / f"{name}.lock"):
         code, output = flowbench(*words, "--force")
     assert code == 3 and "is being worked on by another process" in output
+
+
+def test_an_interrupted_force_hides_nothing_and_is_gone_on_with(flowbench, database, monkeypatch):
+    words = ["run", "cfm", "--dataset", "moons", *SMALL]
+    flowbench(*words)
+    before = flowbench("compare")[1]
+    with monkeypatch.context() as patch:
+        failing(patch, KeyboardInterrupt())
+        assert flowbench(*words, "--force")[0] == 4
+    assert flowbench("compare")[1].startswith(before), "the numbers, and the interruption"
+    assert flowbench(*words, "--force")[0] == 0
+    query = "select generation, outcome from attempts"
+    assert rows(database, query) == [(1, "ok"), (2, "interrupted"), (2, "ok")]
+
+
+def test_damaged_samples_and_pairs_are_made_anew(flowbench, database, tmp_path):
+    words = ["run", "lmm", "--dataset", "moons", *SMALL, "-o", "pairs=64", "-o", "pair_steps=3"]
+    flowbench(*words)
+    query = "select name, value from scores where nfe = 1 and name in ('w2', 'fd')"
+    before = sorted(rows(database, query))
+    runs = tmp_path / "runs"
+    for pattern in ("moons-lmm-*/samples-nfe1-*", "pairs-*/*.safetensors"):
+        path = next(runs.glob(pattern))
+        path.write_bytes(path.read_bytes()[:100])
+    next(runs.glob("moons-lmm-*/lines.pt")).unlink()
+    database.unlink()
+    code, output = flowbench(*words)
+    assert code == 0 and output.count("it is made anew") == 2
+    assert sorted(rows(database, query)) == before
+
+
+def test_samples_of_another_network_are_not_reused(flowbench, database, tmp_path):
+    words = ["run", "cfm", "--dataset", "moons", *SMALL]
+    flowbench(*words)
+    folder = next((tmp_path / "runs").glob("moons-cfm-*/"))
+    from flowbench.checkpoints import read_tensors, save_tensors
+
+    path = next(folder.glob("samples-nfe1-*"))
+    tensors, facts = read_tensors(path)
+    save_tensors(path, {"samples": tensors["samples"] + 9}, facts | {"weights": "other"})
+    before = rows(database, "select value from scores where name = 'w2' and nfe = 1")
+    database.unlink()
+    flowbench(*words)
+    assert rows(database, "select value from scores where name = 'w2' and nfe = 1") == before
+
+
+def test_the_width_of_the_student_is_that_of_its_teacher(flowbench, database):
+    words = ["run", "lmm", "--dataset", "moons", *SMALL, "-o", "pairs=64", "-o", "pair_steps=3"]
+    assert flowbench(*words, "-o", "width=16")[0] == 0
+
+
+def test_reports_and_sheets_that_cannot_be_written_are_one_line(flowbench, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    for words in (["report", "--format", "md", "-o", str(tmp_path / "file/x.md")],):
+        code, output = flowbench(*words)
+        assert code == 2 and "cannot be written" in output and "Traceback" not in output
+    code, output = flowbench("compare", "--sheet", str(tmp_path / "x.png"))
+    assert code == 2 and "a sheet is for data sets of images" in output
 
 
 def test_quiet_prints_nothing(flowbench):

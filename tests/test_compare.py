@@ -5,8 +5,8 @@ import statistics
 
 import pytest
 
-from flowbench.compare import command, sections
-from flowbench.records import Budget, Measured, Score, Spec, Tried
+from flowbench.compare import Section, command, sections
+from flowbench.records import Budget, Dataset, Measured, Score, Spec, Tried
 from flowbench.report import layout
 
 PROTOCOL = {"reference": 1}
@@ -42,6 +42,13 @@ def test_the_best_of_a_column_follows_the_direction_of_the_metric():
     (found,) = sections(rows)
     best = {key[:2] for key, value in found.cells.items() if value.best}
     assert best == {("a", "fd"), ("b", "is")}
+
+
+def test_where_real_data_are_the_goal_the_nearest_to_them_is_best():
+    rows = [row(spec("collapsed"), 1.0, goal="floor"), row(spec("good"), 3.2, goal="floor")]
+    (found,) = sections([*rows, row(spec("good"), 3.0, nfe=-1, subject="floor", goal="floor")])
+    assert cell(found, "good").best and not cell(found, "collapsed").best
+    assert not any(value.best for value in sections(rows)[0].cells.values()), "no floor, no best"
 
 
 def test_another_protocol_is_not_ranked():
@@ -101,17 +108,23 @@ def test_what_was_not_measured_comes_with_its_command():
     (found,) = sections([row(spec(options={"lr": 2}, changed={"lr": 2}), 3.0)])
     table = layout.matrix(found, ["fd"], [1, 4, 0], wanted=["edm"])
     assert [cell.words for cell in table.rows[0]] == ["cfm lr=2", "3.000", *["not measured"] * 2]
-    expected = "flowbench run cfm --dataset digits --nfe 4,auto --seed 0 --steps 10 --batch 2"
-    assert f"not measured: {expected} -o lr=2" in table.notes
-    assert "not measured: flowbench run edm --dataset digits --nfe 1,4,auto" in table.notes
+    budget = "--seed 0 --steps 10 --batch 2 --samples 100"
+    expected = f"flowbench run cfm --dataset digits --nfe 4,auto {budget} -o lr=2"
+    assert f"not measured: {expected}" in table.notes
+    assert (
+        f"not measured: flowbench run edm --dataset digits --nfe 1,4,auto {budget}" in table.notes
+    )
 
 
 def test_the_command_leaves_out_the_default_budget_and_names_the_teacher():
     one = spec("lmm", changed={"teacher": "cfm", "indices": [0, 1]})
-    words = command(one, [1], [0, 2], Budget(10, 2))
+    entry = Dataset("digits", "", None, Budget(10, 2), samples=100)
+    words = command(one, [1], [0, 2], Section("digits", "d1", 100, 0), entry)
     assert words == (
         "flowbench run lmm --dataset digits --nfe 1 --seed 0,2 -o indices=0,1 --teacher cfm"
     )
+    other = command(one, [1], [0], Section("digits", "d1", 50, 3), entry)
+    assert "--samples 50 --sample-seed 3" in other
 
 
 def test_only_the_last_attempt_of_a_run_counts_as_failed():
@@ -121,7 +134,31 @@ def test_only_the_last_attempt_of_a_run_counts_as_failed():
     good, bad = spec(seed=0), spec(seed=1)
     attempts = [tried(1, "failed", good), tried(2, "ok", good), tried(1, "diverged", bad)]
     (found,) = sections([row(good, 1.0)], attempts)
-    assert found.failures == ["cfm, seed 1, attempt 1: diverged: why"]
+    assert found.failures == [f"cfm, seed 1 ({bad.name}), attempt 1: diverged: why"]
+
+
+def test_two_teachers_of_one_seed_are_never_averaged():
+    import dataclasses
+
+    one = spec("lmm", teacher="a" * 64)
+    other = dataclasses.replace(one, teacher="b" * 64)
+    (found,) = sections([row(one, 1.0), row(other, 3.0)])
+    assert {group.label for group in found.groups} == {
+        f"lmm [teacher {letter * 8}]" for letter in "ab"
+    }
+
+
+def test_a_cell_of_fewer_seeds_says_so_and_what_would_fill_it():
+    rows = [row(spec(seed=i), 1.0) for i in range(3)] + [row(spec(seed=0), 2.0, nfe=2)]
+    table = layout.matrix(sections(rows)[0], ["fd"])
+    assert [cell.words for cell in table.rows[0][1:]] == ["1.000 ± 0", "2.000 (1 of 3 seeds)"]
+    assert any("--nfe 2 --seed 0,1,2" in note for note in table.notes)
+
+
+def test_runs_of_other_samples_do_not_fill_a_table_with_empty_rows():
+    facts = [row(spec(m), 1.0, nfe=-1, name="S", n=0) for m in "ab"]
+    found = sections([row(spec("a"), 1.0, n=50), row(spec("b"), 1.0, n=100), *facts])
+    assert [[group.label for group in section.groups] for section in found] == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ LIBRARY = {
 FLOORS = [
     {"records", "hookspecs"},
     LIBRARY | {"options", "plugins", "store"},
-    {"planning", "examination", "runner", "compare", "report", "testing"},
+    {"planning", "sampling", "examination", "runner", "compare", "report", "testing"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 # Rooms of one floor that may build on each other, from the bottom up.
-ORDER = ["planning", "examination", "runner", "compare", "report"]
+ORDER = ["planning", "sampling", "examination", "runner", "compare", "report"]
 ROOMS = {
-    "torch": LIBRARY | {"examination", "runner", "testing"},
+    "torch": LIBRARY | {"sampling", "examination", "runner", "testing"},
     "pluggy": {"hookspecs", "plugins"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},

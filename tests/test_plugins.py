@@ -76,8 +76,10 @@ def test_two_methods_of_one_name_are_an_error_that_names_both(monkeypatch):
     first = EntryPoint("same", "package_a:A", plugins.METHODS)
     second = EntryPoint("same", "package_b:B", plugins.METHODS)
     points(monkeypatch, methods=[first, second])
+    assert plugins.methods()["same"] == first, "it is listed, and the others work"
+    assert [clash.name for clash in plugins.clashes()] == ["same"]
     with pytest.raises(FlowbenchError, match="two methods are called same"):
-        plugins.methods()
+        plugins.method("same", {})
 
 
 def test_a_broken_extension_is_reported_and_the_others_work(monkeypatch):
@@ -88,6 +90,43 @@ def test_a_broken_extension_is_reported_and_the_others_work(monkeypatch):
     assert [module.__name__ for module in modules] == ["flowbench.data"]
     assert [failure.name for failure in failures] == ["bad"]
     assert "ModuleNotFoundError" in failures[0].why
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys; sys.exit('no gpu')",
+        "from flowbench import hookimpl\n@hookimpl\ndef datasets(): raise RuntimeError('boom')",
+        "from flowbench import hookimpl\n@hookimpl\ndef metrics(): return ['no metric']",
+        "from flowbench import hookimpl\n@hookimpl\ndef datasets(): return None + 1",
+    ],
+)
+def test_an_extension_that_misbehaves_is_left_out(monkeypatch, tmp_path, code):
+    import sys
+
+    (tmp_path / "misbehaved.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("misbehaved", None)
+    good = EntryPoint("good", "flowbench.data", plugins.EXTENSIONS)
+    bad = EntryPoint("bad", "misbehaved", plugins.EXTENSIONS)
+    points(monkeypatch, extensions=[bad, good])
+    assert [failure.name for failure in plugins.extensions()[1]] == ["bad"]
+    assert "digits" in plugins.datasets()
+
+
+@dataclass(frozen=True)
+class Picky:
+    k: int = 1
+
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError("k is at least 1")
+
+
+def test_a_method_may_refuse_options_with_a_plain_exception(monkeypatch):
+    points(monkeypatch, methods=[EntryPoint("picky", f"{__name__}:Picky", plugins.METHODS)])
+    with pytest.raises(FlowbenchError, match="picky does not take these options: k is at least 1"):
+        plugins.method("picky", {"k": "0"})
 
 
 def test_a_misspelt_hook_or_argument_fails_at_once():

@@ -53,7 +53,7 @@ class Commands(click.Group):
         except FlowbenchError as error:
             raise Failure(error) from error
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from here", err=True)
+            click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
             ctx.exit(INTERRUPTED)
 
 

@@ -40,22 +40,28 @@ def _version(package: str) -> str:
 
 def _data(root) -> int:
     from flowbench import plugins
-    from flowbench.records import FlowbenchError
+    from flowbench.records import Absent, FlowbenchError
 
     click.echo("data sets:")
+    broken = 0
     for name, entry in plugins.datasets().items():
         try:
             found = "ok" if not entry.needs else f"{entry.load(root).train.shape[0]} images found"
-        except FlowbenchError as error:
+        except Absent as error:
             found = f"not here: {error}"
+        except FlowbenchError as error:
+            found, broken = f"damaged: {error}", broken + 1
         click.echo(f"  {name}: {found}")
-    return 0
+    return broken
 
 
 def _plugins() -> int:
     from flowbench import plugins
 
     failures = plugins.broken_methods() + plugins.extensions()[1]
+    failures += [
+        clash for clash in plugins.clashes() if clash.name not in {f.name for f in failures}
+    ]
     names = {failure.name for failure in failures}
     click.echo("methods:")
     for name, point in plugins.methods().items():
@@ -66,12 +72,15 @@ def _plugins() -> int:
 
 
 def _database(db: str) -> int:
-    from flowbench.records import FlowbenchError
+    from flowbench.records import Absent, FlowbenchError
     from flowbench.store import Store
 
     try:
         runs = len({attempt.run for attempt in Store.open_existing(words.url(db)).tried()})
         click.echo(f"database {db}: {runs} runs")
-    except FlowbenchError as error:
+    except Absent as error:
         click.echo(f"database: {error}")
+    except FlowbenchError as error:
+        click.echo(f"broken database: {error}")
+        return 1
     return 0

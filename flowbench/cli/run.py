@@ -32,10 +32,12 @@ from flowbench.records import Artifact, FlowbenchError, RunFailed
     show_default=True,
     help="Training seeds, each a run of its own.",
 )
-@click.option("--samples", type=click.IntRange(2), help="Samples per NFE.  [data set's default]")
+@click.option(
+    "--samples", type=click.IntRange(2, 10**7), help="Samples per NFE.  [data set's default]"
+)
 @click.option(
     "--sample-seed",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**31 - 1),
     default=0,
     show_default=True,
     help="Noise stream that samples start from.",
@@ -53,7 +55,7 @@ from flowbench.records import Artifact, FlowbenchError, RunFailed
     help="An option of the method: see `flowbench methods METHOD`.",
 )
 @click.option("--teacher", help="A method, an earlier run, or a network.safetensors.")
-@click.option("--force", is_flag=True, help="Do all anew; the old numbers stay in the database.")
+@click.option("--force", is_flag=True, help="Do it anew, teacher excepted; old numbers stay.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
     "--checkpoint-every",
@@ -76,18 +78,18 @@ def run(seeds, db, folder, data_root, device, quiet, force, every, **asked: Any)
     from flowbench.cli.progress import watcher
     from flowbench.store import Store
 
-    store = Store(words.url(db))
-    request = _request(store, **asked)
+    request = _request(db, **asked)
     with _terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
         setup = planning.Setup(
             device=environment.device(device),
-            folder=words.runs_folder(db, folder),
+            folder=_made(words.runs_folder(db, folder), folder is not None),
             data_root=data_root,
             every=every,
             watch=watch,
             note=lambda text: click.echo(text, err=True),
         )
-        plans = [planning.plan(request(seed), setup) for seed in seeds]
+        plans = [planning.plan(request(seed), setup) for seed in dict.fromkeys(seeds)]
+        store = Store(words.url(db))
         failures = [_execute(store, plan, setup, force, quiet) for plan in plans]
     if not quiet:
         _summary(store, plans)
@@ -95,25 +97,35 @@ def run(seeds, db, folder, data_root, device, quiet, force, every, **asked: Any)
         raise RunFailed("; ".join(filter(None, failures)))
 
 
-def _request(store, method, dataset, options, teacher, **asked: Any):
+def _made(folder: Path, named: bool) -> Path:
+    """The folder of runs; the place of a database that does not exist is not made up."""
+    try:
+        folder.mkdir(parents=named, exist_ok=True)
+    except OSError as error:
+        raise FlowbenchError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+def _request(db: str, method, dataset, options, teacher, **asked: Any):
     """A function from a seed to the request of that run."""
     from flowbench.planning import Request
 
     settings = words.assignments(options)
-    chosen = None if teacher is None else _teacher(store, teacher)
+    chosen = None if teacher is None else _teacher(db, teacher)
     return lambda seed: Request(method, dataset, seed, options=settings, teacher=chosen, **asked)
 
 
-def _teacher(store, word: str):
+def _teacher(db: str, word: str):
     """What `--teacher` names: a method, a file, or an earlier run."""
     from flowbench import plugins
+    from flowbench.store import Store
 
     if word in plugins.methods():
         return word
     if Path(word).is_file():
         return Path(word)
     try:
-        return store.find(word)
+        return Store.open_existing(words.url(db)).find(word)
     except FlowbenchError as error:
         raise FlowbenchError(
             f"--teacher {word} is no method, no file and no run: {error}"
@@ -144,9 +156,7 @@ def _execute(store, plan, setup, force: bool, quiet: bool) -> str:
         with runner.claim(plan, setup):
             todo = expected if force else expected - store.done(plan.spec, plan.protocol.seed)
             if not todo:
-                if not quiet:
-                    click.echo(f"{name}: every score is there already (--force does it anew)")
-                return ""
+                return _nothing_to_do(store, plan, name, quiet)
             surroundings = environment.capture(setup.device)
             with store.attempt(plan.spec, surroundings, force) as attempt:
                 for made in runner.run(plan, setup, todo, attempt.generation):
@@ -155,6 +165,16 @@ def _execute(store, plan, setup, force: bool, quiet: bool) -> str:
         return f"{name}: {error}"
     except Exception as error:
         return f"{name}: {type(error).__name__}: {error} ({_log(plan, setup)})"
+    return ""
+
+
+def _nothing_to_do(store, plan, name: str, quiet: bool) -> str:
+    """Say that all is there; a run that diverged stays a failure until --force mends it."""
+    tried = [t for t in store.tried(plan.spec.dataset) if t.run == plan.spec.name]
+    if tried[-1].outcome == "diverged":
+        return f"{name}: {tried[-1].error} (in attempt {tried[-1].number}; --force tries anew)"
+    if not quiet:
+        click.echo(f"{name}: every score is there already (--force does it anew)")
     return ""
 
 

@@ -33,9 +33,9 @@ def compare(methods, dataset, nfe, metrics, sheet, folder, db) -> None:
     store, found = _sections(db, dataset, methods)
     tables = []
     for section in found:
-        remark, order, budget = catalogue(section.dataset)
+        remark, order, entry = catalogue(section.dataset)
         names = _names(section, metrics, order)
-        tables.append(layout.matrix(section, names, nfe, methods, budget, remark))
+        tables.append(layout.matrix(section, names, nfe, methods, entry, remark))
     terminal.show(tables)
     if sheet:
         _draw(store, found, nfe, words.runs_folder(db, folder), sheet)
@@ -72,7 +72,11 @@ def report(dataset, form, output, db) -> None:
     if output is None:
         click.echo(content, nl=False)
     else:
-        output.write_text(content, encoding="utf-8")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise FlowbenchError(f"{output} cannot be written: {error}") from error
         click.echo(f"wrote {output}", err=True)
 
 
@@ -108,30 +112,31 @@ def _nothing(db: str, dataset: str | None, methods, tried) -> str:
 
 
 def catalogue(dataset: str):
-    """What the catalogues say of a data set: remark, order of the metrics, default budget."""
+    """What the catalogues say of a data set: remark, order of the metrics, its entry."""
     from flowbench import plugins
 
     entry: Dataset | None = plugins.datasets().get(dataset)
     order = [metric.name for metric in plugins.metrics()]
-    return (entry.remark, order, entry.budget) if entry else ("", order, None)
+    return (entry.remark if entry else "", order, entry)
 
 
 def _names(section, metrics, order) -> list[str]:
     """The metrics to show; raises FlowbenchError for one that was not measured."""
     from flowbench import options
-    from flowbench.compare import HEADLINES
+    from flowbench.compare import HEADLINES, OTHERWISE
 
     known = [*section.metrics, *section.facts]
     metrics = [name for words in metrics for name in words.split(",")]
     if not metrics:
-        return [name for name in HEADLINES if name in known]
+        names = [name for name in HEADLINES if name in known]
+        return names if set(names) - {"S"} else [name for name in OTHERWISE if name in known]
     if "all" in metrics:
         return [name for name in order if name in known]
     return [options.choose("metric", name, known) for name in metrics]
 
 
 def _draw(store, sections, nfe, folder: Path, sheet: Path) -> None:
-    """Write the sheet of the first section whose samples are images."""
+    """Write the sheet of all sections whose samples are images."""
     from flowbench.report import sheet as drawing
 
     rows = []
@@ -142,6 +147,7 @@ def _draw(store, sections, nfe, folder: Path, sheet: Path) -> None:
                 files = [a for a in store.artifacts(group.spec.name) if a.role == role]
                 if files:
                     samples = drawing.images(folder / files[-1].path, 20)
-                    rows.append((f"{group.label}, NFE {asked or 'auto'}", samples))
+                    if samples is not None:
+                        rows.append((f"{group.label}, NFE {asked or 'auto'}", samples))
     drawing.draw(rows, sheet)
     click.echo(f"wrote {sheet}", err=True)

@@ -10,8 +10,8 @@ from flowbench.records import ADAPTIVE, FlowbenchError
 class Numbers(click.ParamType):
     """Whole numbers with commas, such as `0,1,2`; `auto` where that has a meaning."""
 
-    def __init__(self, lowest: int, auto: bool = False):
-        self.lowest, self.auto = lowest, auto
+    def __init__(self, lowest: int, highest: int, auto: bool = False):
+        self.lowest, self.highest, self.auto = lowest, highest, auto
         self.name = "numbers"
 
     def convert(self, value, param, ctx) -> tuple[int, ...]:
@@ -23,9 +23,10 @@ class Numbers(click.ParamType):
         """One of the numbers; fails in one line."""
         if self.auto and word == "auto":
             return ADAPTIVE
-        if not word.isdecimal() or int(word) < self.lowest:
+        if not word.isdecimal() or not self.lowest <= int(word) <= self.highest:
             auto = " or auto" if self.auto else ""
-            self.fail(f"{word!r} is no whole number from {self.lowest}{auto}", param, ctx)
+            bounds = f"from {self.lowest} to {self.highest}"
+            self.fail(f"{word!r} is no whole number {bounds}{auto}", param, ctx)
         return int(word)
 
 
@@ -44,8 +45,8 @@ class Name(click.ParamType):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-NFE = Numbers(1, auto=True)
-SEEDS = Numbers(0)
+NFE = Numbers(1, 10_000, auto=True)
+SEEDS = Numbers(0, 2**31 - 1)
 
 database = click.option(
     "--db",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flowbench.data.base import Arrays
-from flowbench.records import FlowbenchError
+from flowbench.records import Absent, FlowbenchError
 
 IMAGES = (".png", ".jpg", ".jpeg")
 
@@ -23,7 +23,7 @@ def archive(root: Path | None, name: str, stem: str) -> Arrays:
     train = next((p for p in _candidates(folder, stem) if p.exists()), None)
     if train is None:
         names = " or ".join(p.name for p in _candidates(folder, stem))
-        raise FlowbenchError(f"{name} needs {names} (EDM's zip layout), but {folder} has neither")
+        raise Absent(f"{name} needs {names} (EDM's zip layout), but {folder} has neither")
     images, test = ZipImages(train), folder / f"{stem}-test.zip"
     held_out = ZipImages(test) if test.exists() else None
     labels = images.labels()
@@ -38,7 +38,7 @@ def archive(root: Path | None, name: str, stem: str) -> Arrays:
 
 def _folder(root: Path | None, name: str, stem: str) -> Path:
     if root is None:
-        raise FlowbenchError(
+        raise Absent(
             f"{name} does not come with flowbench: put {stem}.zip (EDM's zip layout) into a folder"
             " and name the folder with --data-root DIR or FLOWBENCH_DATA"
         )
@@ -90,7 +90,8 @@ class ZipImages:
 
         try:
             with Image.open(BytesIO(self.zip.read(name))) as image:
-                pixels = np.asarray(image)
+                known = image.mode in ("L", "RGB")  # a palette's numbers are no grey levels
+                pixels = np.asarray(image if known else image.convert("RGB"))
         except (OSError, zipfile.BadZipFile) as error:  # PIL's own errors are OSErrors
             raise FlowbenchError(f"{name} in {self.path} cannot be decoded: {error}") from error
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 << 20  # what a copy may hold beside the data themselves
+CHUNK_BYTES = 4 << 20  # what a copy may hold beside the data themselves
 
 
 @dataclass(frozen=True)

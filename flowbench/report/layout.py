@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flowbench.compare import Cell, Group, Section, command
-from flowbench.records import RUN_LEVEL, Budget
+from flowbench.records import RUN_LEVEL, Dataset
 
 MISSING = "not measured"
 COSTS = ("S", "S2", "ms-per-sample", "train-seconds", "train-images", "parameters")
@@ -36,7 +36,7 @@ def matrix(
     names: Sequence[str],
     nfes: Sequence[int] | None = None,
     wanted: Sequence[str] = (),
-    default: Budget | None = None,
+    default: Dataset | None = None,
     remark: str = "",
 ) -> Table:
     """Methods x NFE: what `compare` prints; `wanted` methods without runs are shown as missing.
@@ -64,16 +64,17 @@ def _remedies(
     names: Sequence[str],
     nfes: Sequence[int],
     absent: Sequence[str],
-    default: Budget | None,
+    default: Dataset | None,
 ) -> Iterator[str]:
     """The commands that would measure what is missing."""
     for group in section.groups:
         lacking = [nfe for nfe in nfes if not _measured(section, group, names, nfe)]
         if lacking:
-            yield command(group.spec, lacking, group.seeds, default)
+            yield command(group.spec, lacking, group.seeds, section, default)
+    seeds = sorted({seed for group in section.groups for seed in group.seeds})
     for name in absent:
-        asked = ",".join(str(nfe or "auto") for nfe in nfes)
-        yield f"flowbench run {name} --dataset {section.dataset} --nfe {asked}"
+        like = replace(section.groups[0].spec, method=name, changed={})
+        yield command(like, nfes, seeds, section, default)
 
 
 def ledger(section: Section, remark: str = "", order: Sequence[str] = ()) -> Table:
@@ -107,9 +108,9 @@ def _level(section: Section, name: str, nfe: int) -> int:
 
 
 def _measured(section: Section, group: Group, names: Sequence[str], nfe: int) -> bool:
-    return all(
-        (group.label, name, nfe) in section.cells for name in names if name not in section.facts
-    )
+    """Whether every seed of the group has every metric at `nfe`."""
+    cells = [section.cells.get((group.label, n, nfe)) for n in names if n not in section.facts]
+    return all(cell is not None and cell.seeds == len(group.seeds) for cell in cells)
 
 
 def _title(section: Section) -> str:
@@ -134,7 +135,10 @@ def _text(section: Section, group: Group, name: str, nfe: int) -> Text:
     cell = section.cells.get((group.label, name, nfe))
     if cell is None:
         return Text(MISSING if name in section.metrics else "")
-    return Text(number(cell) + ("" if cell.comparable or not cell.goal else " *"), cell.best)
+    words = number(cell) + ("" if cell.comparable or not cell.goal else " *")
+    if cell.seeds < len(group.seeds):
+        words += f" ({cell.seeds} of {len(group.seeds)} seeds)"
+    return Text(words, cell.best)
 
 
 def _nfe(section: Section, group: Group, nfe: int) -> Text:
@@ -156,7 +160,7 @@ def number(cell: Cell) -> str:
 
 def plain(value: float) -> str:
     """Four significant digits, never in scientific notation from 0.0001 to a billion."""
-    if value == 0 or 1000 <= abs(value) < 1e9:
+    if value == 0 or 1000 <= abs(value) < 1e9 or (value == round(value) and 10 <= abs(value) < 1e9):
         return f"{value:.0f}"
     return f"{value:#.4g}" if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
 

@@ -121,8 +121,26 @@ def _environment(connection: Connection, environment: Mapping[str, Any]) -> str 
 
 
 def _close_lost(connection: Connection, run: int) -> None:
-    dead = (AttemptRow.run_id == run) & (AttemptRow.outcome == "running")
-    connection.execute(update(AttemptRow).where(dead).values(outcome="lost", ended=_now()))
+    """Mark attempts whose process is gone; one of another machine may still be alive."""
+    running = select(AttemptRow.id, AttemptRow.pid).where(
+        AttemptRow.run_id == run, AttemptRow.outcome == "running", AttemptRow.host == _host()
+    )
+    dead = [id for id, pid in connection.execute(running) if not _alive(pid)]
+    lost = update(AttemptRow).where(AttemptRow.id.in_(dead))
+    connection.execute(lost.values(outcome="lost", ended=_now()))
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of that number runs here."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, int]:
@@ -131,7 +149,11 @@ def _place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, 
     number, generation = connection.execute(highest.where(AttemptRow.run_id == run)).one()
     if number is None:
         return 1, 1
-    return number + 1, generation + int(force)
+    latest = (AttemptRow.run_id == run) & (AttemptRow.generation == generation)
+    outcomes = set(connection.execute(select(AttemptRow.outcome).where(latest)).scalars())
+    unfinished = generation > 1 and outcomes <= {"interrupted", "lost", "running"}
+    # A second --force goes on with a first that was interrupted.
+    return number + 1, generation + int(force and not unfinished)
 
 
 def _score_values(attempt: int, score: Score) -> dict[str, Any]:

@@ -7,7 +7,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Subquery, Text, and_, cast, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Subquery,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+)
 
 from flowbench.records import Artifact, FlowbenchError, Measured, Score, Spec, Tried
 from flowbench.store.tables import ArtifactRow, AttemptRow, EnvironmentRow, RunRow, ScoreRow
@@ -53,7 +64,7 @@ def done(connection: Connection, spec: Spec, seed: int) -> set[tuple[str, str, i
 
 def measured(connection: Connection, selection: Selection) -> list[Measured]:
     """List the scores of each run's latest generation, the newest of equals, by run and score."""
-    latest = _latest()
+    latest = _shown()
     score = (ScoreRow.name, ScoreRow.nfe, ScoreRow.subject, ScoreRow.n, ScoreRow.seed)
     query = (
         select(AttemptRow.run_id, *score)
@@ -122,7 +133,7 @@ def environment(connection: Connection, digest: str) -> dict[str, Any]:
 
 def artifacts(connection: Connection, run: str) -> list[Artifact]:
     """List the files of the latest generation of a run by name, the newest of equals."""
-    latest = _latest()
+    latest = _shown()
     query = (
         select(ArtifactRow.role, ArtifactRow.path, ArtifactRow.sha256, ArtifactRow.bytes)
         .join(AttemptRow, AttemptRow.id == ArtifactRow.attempt_id)
@@ -139,6 +150,17 @@ def _latest() -> Subquery:
     """The current generation of each run."""
     generation = func.max(AttemptRow.generation).label("generation")
     return select(AttemptRow.run_id, generation).group_by(AttemptRow.run_id).subquery()
+
+
+def _shown() -> Subquery:
+    """The newest generation of each run that was finished, or the current if none was.
+
+    So a `--force` that was interrupted does not hide the numbers that are there.
+    """
+    finished = case((AttemptRow.outcome == "ok", AttemptRow.generation))
+    newest = func.coalesce(func.max(finished), func.max(AttemptRow.generation))
+    query = select(AttemptRow.run_id, newest.label("generation"))
+    return query.group_by(AttemptRow.run_id).subquery()
 
 
 def _is_latest(latest: Subquery) -> ColumnElement[bool]:

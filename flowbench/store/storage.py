@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flowbench.records import Artifact, FlowbenchError, Measured, Spec, Tried
+from flowbench.records import Absent, Artifact, FlowbenchError, Measured, Spec, Tried
 from flowbench.store import queries
 from flowbench.store.attempts import Attempt, open_attempt
 from flowbench.store.engine import Database
@@ -30,9 +30,7 @@ class Store:
         """
         database = Database(url)
         if database.file is not None and not database.file.exists():
-            raise FlowbenchError(
-                f"no results yet in {database.place}: run `flowbench run ...` first"
-            )
+            raise Absent(f"no results yet in {database.place}: run `flowbench run ...` first")
         store = cls.__new__(cls)
         store._open(database)
         return store

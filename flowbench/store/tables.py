@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 OUTCOMES = ("running", "ok", "failed", "diverged", "interrupted", "lost", "timeout", "skipped")
 KINDS = ("finite", "nan", "inf", "-inf")
-GOALS = ("", "min", "max")
+GOALS = ("", "min", "max", "floor")
 
 
 def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:

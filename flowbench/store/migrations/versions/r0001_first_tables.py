@@ -101,7 +101,7 @@ def _create_scores() -> None:
 
 def _checks_of_scores(finite: str) -> list[sa.CheckConstraint]:
     kinds = "kind IN ('finite', 'nan', 'inf', '-inf')"
-    goals = "goal IN ('', 'min', 'max')"
+    goals = "goal IN ('', 'min', 'max', 'floor')"
     checks = {"kind": kinds, "goal": goals, "value": finite}
     return [sa.CheckConstraint(text, name=op.f(f"ck_scores_{n}")) for n, text in checks.items()]
 

@@ -1,0 +1,109 @@
+"""Samples of a trained network: drawn once for each NFE, counted, and kept."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbench.checkpoints import read_tensors, save_tensors, weights_hash
+from flowbench.data.base import quantise, scale
+from flowbench.noise import Stream, balanced_labels, unit_noise
+from flowbench.planning import Plan, Setup
+from flowbench.records import ADAPTIVE, FlowbenchError, RunFailed
+from flowbench.training import Progress
+
+BATCH = 500  # samples that are drawn together
+
+
+@dataclass
+class Sampler:
+    """Draws from one trained network; what it drew before lies in `folder`."""
+
+    plan: Plan
+    setup: Setup
+    folder: Path
+    hook: Any
+    network: nn.Module
+
+    def path(self, nfe: int) -> Path:
+        """Where the samples at `nfe` are kept."""
+        n, seed = self.plan.protocol.samples, self.plan.protocol.seed
+        return self.folder / f"samples-nfe{nfe or 'auto'}-n{n}-s{seed}.safetensors"
+
+    def samples(self, nfe: int) -> tuple[Tensor, dict[str, Any]]:
+        """The samples at `nfe` as metrics see them, and facts of how they were made.
+
+        They are drawn once and kept. Images are quantised to uint8: pixels are what is judged.
+        """
+        path = self.path(nfe)
+        kept = self._kept(path)
+        if kept is None:
+            raw, counted = self._draw(nfe)
+            bad = int((~raw.flatten(1).isfinite().all(1)).sum())
+            facts = {"nfe": counted, "not_finite": bad, "clipped": 0.0, "weights": self.weights}
+            if self.plan.data.kind == "image" and not bad:
+                facts["clipped"] = (raw.abs() > 1).double().mean().item()
+                raw = quantise(raw)
+            save_tensors(path, {"samples": raw}, facts)
+            kept = raw, facts
+        return scale(kept[0]).to(self.plan.data.device), kept[1]
+
+    @cached_property
+    def weights(self) -> str:
+        """The hash of the network that is examined."""
+        return weights_hash(self.network)
+
+    def _kept(self, path: Path) -> tuple[Tensor, dict[str, Any]] | None:
+        """Samples that this very network made before; what is damaged is made anew."""
+        if not path.exists():
+            return None
+        try:
+            tensors, facts = read_tensors(path)
+        except FlowbenchError as error:
+            self.setup.note(f"{error}; it is made anew")
+            return None
+        return (tensors["samples"], facts) if facts.get("weights") == self.weights else None
+
+    def _draw(self, nfe: int) -> tuple[Tensor, float]:
+        """All samples at `nfe` and the evaluations counted per sample."""
+        n, parts, counted = self.plan.protocol.samples, [], 0.0
+        for start in range(0, n, BATCH):
+            indices = range(start, min(start + BATCH, n))
+            samples, spent = self.call(self.noise(indices), indices, nfe)
+            parts.append(samples)
+            counted += spent * len(indices) / n
+            self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
+            if nfe != ADAPTIVE and spent != nfe:
+                method = self.plan.spec.method
+                raise RunFailed(f"{method} spent {spent:g} evaluations where {nfe} were asked for")
+        return torch.cat(parts), counted
+
+    def call(self, noise: Tensor, indices: range, nfe: int) -> tuple[Tensor, float]:
+        """One batch of samples, and the evaluations that each has cost."""
+        meter: dict[str, float] = {}
+        samples = self.hook.sample(
+            network=self.network,
+            noise=noise,
+            labels=self.labels(indices),
+            nfe=None if nfe == ADAPTIVE else nfe,
+            rng=Stream(self.plan.protocol.seed, indices, self.plan.data.shape, self.setup.device),
+            meter=meter,
+        )
+        if samples.shape != noise.shape:
+            raise RunFailed(
+                f"samples of {self.plan.spec.method} are {tuple(samples.shape)},"
+                f" noise is {tuple(noise.shape)}"
+            )
+        return samples.float(), meter["nfe"]
+
+    def noise(self, indices: range) -> Tensor:
+        """What the samples of these indices start from."""
+        seed, shape = self.plan.protocol.seed, self.plan.data.shape
+        return unit_noise(seed, indices, shape, device=self.setup.device)
+
+    def labels(self, indices: range) -> Tensor | None:
+        """Their classes, or None."""
+        return balanced_labels(indices, self.plan.data.classes, self.setup.device)
