@@ -69,8 +69,15 @@ class Section:
         return sorted(found, key=lambda nfe: nfe or math.inf)
 
 
-def sections(measured: Sequence[Measured], tried: Iterable[Tried] = ()) -> list[Section]:
-    """Sort scores into sections, group them over seeds, and mark the best of each column."""
+def sections(
+    measured: Sequence[Measured],
+    tried: Iterable[Tried] = (),
+    goals: Mapping[str, str] | None = None,
+) -> list[Section]:
+    """Sort scores into sections, group them over seeds, and mark the best of each column.
+
+    `goals` are those that the metrics declare today; a score keeps its own for other metrics.
+    """
     labels = _labels(measured)
     parts: dict[tuple, list[Measured]] = defaultdict(list)
     for row in measured:
@@ -81,7 +88,7 @@ def sections(measured: Sequence[Measured], tried: Iterable[Tried] = ()) -> list[
         for place in parts:
             if row.run in sampled[place] and _goes_with(row, place):
                 parts[place].append(row)
-    found = [_section(place, rows, labels) for place, rows in sorted(parts.items())]
+    found = [_section(place, rows, labels, goals or {}) for place, rows in sorted(parts.items())]
     failures = _failures(tried)
     for section in found:
         section.failures = failures.get(section.dataset, [])
@@ -130,7 +137,9 @@ def _labels(measured: Iterable[Measured]) -> dict[str, str]:
     return labels
 
 
-def _section(place: tuple, rows: list[Measured], labels: Mapping[str, str]) -> Section:
+def _section(
+    place: tuple, rows: list[Measured], labels: Mapping[str, str], goals: Mapping[str, str]
+) -> Section:
     section = Section(*place)
     values: dict[tuple[str, str, int], list[Score]] = defaultdict(list)
     members: dict[str, dict[int, Spec]] = defaultdict(dict)
@@ -148,14 +157,14 @@ def _section(place: tuple, rows: list[Measured], labels: Mapping[str, str]) -> S
         Group(label, specs[min(specs)], tuple(sorted(specs)))
         for label, specs in sorted(members.items())
     ]
-    section.floors = {name: _cell([score]) for name, score in floors.items()}
-    cells = {key: _cell(scores) for key, scores in values.items()}
+    section.floors = {name: _cell([score], goals) for name, score in floors.items()}
+    cells = {key: _cell(scores, goals) for key, scores in values.items()}
     section.cells = _mark(cells, section.floors)
     section.floor_n = max((score.n for score in floors.values()), default=0)
     return section
 
 
-def _cell(scores: list[Score]) -> Cell:
+def _cell(scores: list[Score], goals: Mapping[str, str]) -> Cell:
     values, first = [score.value for score in scores], scores[0]
     prints = {score.fingerprint for score in scores}
     finite = all(math.isfinite(value) for value in values)
@@ -163,7 +172,7 @@ def _cell(scores: list[Score]) -> Cell:
         mean=statistics.fmean(values) if finite else sum(values),  # nan and inf stay visible
         sd=statistics.stdev(values) if finite and len(values) > 1 else None,
         seeds=len(values),
-        goal=first.goal,
+        goal=goals.get(first.name, first.goal),
         fingerprint=first.fingerprint if len(prints) == 1 else "",
         comparable=len(prints) == 1,
     )

@@ -197,10 +197,10 @@ def _log(plan, setup) -> str:
 
 def _summary(store, plans) -> None:
     from flowbench import compare
-    from flowbench.cli.tables import catalogue
+    from flowbench.cli.tables import catalogue, goals
     from flowbench.report import layout, terminal
 
     names = {plan.spec.name for plan in plans}
     measured = [row for row in store.measured(plans[0].spec.dataset) if row.run in names]
-    for section in compare.sections(measured):
+    for section in compare.sections(measured, goals=goals()):
         terminal.show([layout.ledger(section, *catalogue(section.dataset)[:2])])

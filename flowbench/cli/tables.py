@@ -96,7 +96,7 @@ def _sections(db: str, dataset: str | None, methods):
         )
     chosen = [row for row in measured if not methods or row.spec.method in methods]
     tried = [row for row in store.tried(dataset) if not methods or row.spec.method in methods]
-    found = compare.sections(chosen, tried)
+    found = compare.sections(chosen, tried, goals())
     if not found:
         raise FlowbenchError(_nothing(db, dataset, methods, tried))
     return store, found
@@ -109,6 +109,13 @@ def _nothing(db: str, dataset: str | None, methods, tried) -> str:
     ]
     more = f" (tried: {'; '.join(failed)})" if failed else ""
     return f"{db} has no such scores{more}; measure some with: {what}"
+
+
+def goals() -> dict[str, str]:
+    """The goal of each installed metric."""
+    from flowbench import plugins
+
+    return {metric.name: metric.goal for metric in plugins.metrics()}
 
 
 def catalogue(dataset: str):
