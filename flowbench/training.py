@@ -89,10 +89,11 @@ class Run:
         Raises Diverged when the loss or a saved weight is not finite.
         """
         generator = torch.Generator()
-        step, spent = self._restore(parts, generator)
-        steps = self.budget.steps
+        state, steps = self._read(), self.budget.steps
+        step = state["step"] if state else 0
         if step < steps:
-            source.prepare()
+            source.prepare()  # may train a teacher, so random states are set after it
+        spent = self._restore(state, parts, generator) if state else 0.0
         if step == 0:
             seed = int(digest([self.seed, self.name])[:12], 16)
             generator.manual_seed(seed)
@@ -147,11 +148,12 @@ class Run:
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         save_state(self._path, {"step": step, "random": random, "bill": self.bill, "parts": state})
 
-    def _restore(self, parts: dict[str, Any], generator: torch.Generator) -> tuple[int, float]:
-        """Go back to the last checkpoint; return its step and the seconds spent until then."""
-        if self._path is None or not self._path.exists():
-            return 0, 0.0
-        state = load_state(self._path)
+    def _read(self) -> dict[str, Any] | None:
+        """The last checkpoint, if there is one."""
+        return load_state(self._path) if self._path and self._path.exists() else None
+
+    def _restore(self, state: dict, parts: dict[str, Any], generator: torch.Generator) -> float:
+        """Go back to a checkpoint; return the seconds spent until then."""
         try:
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
@@ -162,7 +164,7 @@ class Run:
         if "cuda" in state["random"] and self.device.startswith("cuda"):
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
         self.bill.update(state["bill"])
-        return state["step"], self.bill[self.name]["seconds"]
+        return self.bill[self.name]["seconds"]
 
 
 def _finite(network: nn.Module) -> bool:

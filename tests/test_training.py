@@ -39,6 +39,30 @@ def test_interrupted_equals_continuous_bitwise(tmp_path, stop):
     assert same(average, trained(Run(budget))[0])
 
 
+class Restless:
+    """A source whose making uses random numbers, as a teacher's training does."""
+
+    def __len__(self):
+        return len(toy().train)
+
+    def prepare(self):
+        torch.manual_seed(77)
+
+    def draw(self, rows):
+        return toy().train.draw(rows)
+
+
+def test_what_a_source_does_to_be_ready_does_not_move_a_resumed_run(tmp_path):
+    def train(run):
+        model = net()
+        return fit(model, loss_of(model), Restless(), run)
+
+    budget = Budget(steps=9, batch=16)
+    with pytest.raises(Stop):
+        train(Killed(budget, tmp_path / "a", every=0))
+    assert same(train(Run(budget, tmp_path / "a", every=0)), train(Run(budget)))
+
+
 def test_resume_would_notice_another_order_of_data(tmp_path):
     budget = Budget(steps=9, batch=16)
     with pytest.raises(Stop):
