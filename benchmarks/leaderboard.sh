@@ -1,6 +1,7 @@
 #!/bin/sh
 # Measures the leaderboard that README shows, into the tracked results.db: three seeds on digits
-# and on mog128. It goes on where an earlier call was interrupted. About 25 minutes on two cores.
+# and on mog128. It goes on where an earlier call was interrupted. It took 35 minutes on two
+# cores that other work shared.
 set -eu
 cd "$(dirname "$0")/.."
 : "${PYTHON:=python3}"

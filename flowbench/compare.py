@@ -5,7 +5,7 @@ import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flowbench.records import RUN_LEVEL, Dataset, Measured, Score, Spec, Tried, digest
 
@@ -199,10 +199,7 @@ def _mark(
         top = min((d for d in far.values() if math.isfinite(d)), default=None)
         for key in keys:
             best = agree and len(keys) > 1 and top is not None and far.get(key) == top
-            cell = cells[key]
-            marked[key] = Cell(
-                cell.mean, cell.sd, cell.seeds, cell.goal, cell.fingerprint, best, agree
-            )
+            marked[key] = replace(cells[key], best=best, comparable=agree)
     return marked
 
 

@@ -1,7 +1,7 @@
 """What is measured of a trained network: its bill, its straightness, its samples at each NFE."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,19 @@ from torch import Tensor, nn
 from flowbench import meters, plugins
 from flowbench.checkpoints import file_hash
 from flowbench.environment import device_name
+from flowbench.metrics import likelihood
 from flowbench.metrics.evaluation import Evaluation
 from flowbench.metrics.straightness import STEPS, straightness
 from flowbench.noise import unit_noise
 from flowbench.planning import Plan, Setup
-from flowbench.records import (
-    RUN_LEVEL,
-    Artifact,
-    Diverged,
-    Metric,
-    Score,
-)
+from flowbench.records import RUN_LEVEL, Artifact, Diverged, Metric, RunFailed, Score
 from flowbench.sampling import Sampler
+from flowbench.training import Bill, total
 
 Key = tuple[str, str, int, int]  # subject, name, nfe, n
 
+COSTS = ("ms-per-sample", "peak-mib", "mflop-per-sample", "parameters-per-evaluation")
+WHOLE = (0.0, 1.0)
 TIMED = 100  # samples of one timed call
 ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness
 
@@ -41,17 +39,33 @@ def floor_rows(plan: Plan) -> int:
     return 0 if plan.data.test is None else min(plan.protocol.samples, len(plan.data.test))
 
 
-def expected_scores(plan: Plan, has_velocity: bool) -> set[Key]:
-    """Every score that the plan leads to."""
+def field_interval(plan: Plan, hook: Any) -> tuple[float, float] | None:
+    """The canonical times between which the method's field is defined; None: it has none."""
+    if not hook.velocity.get_hookimpls():
+        return None
+    return getattr(plan.method, "interval", WHOLE)
+
+
+def expected_scores(plan: Plan, interval: tuple[float, float] | None) -> set[Key]:
+    """Every score that the plan leads to, for a field that is defined on `interval`."""
     names, n = [metric.name for metric in metrics_for(plan)], plan.protocol.samples
-    run_level = ["parameters", "train-seconds", "train-images"] + ["S", "S2"] * has_velocity
+    run_level = ["parameters", "train-seconds", "train-images"]
+    run_level += ["S", "S2"] if interval else []
+    run_level += ["nll"] if interval == WHOLE and likelihood_rows(plan) else []
     facts = ["nfe"] + ["clipped"] * (plan.data.kind == "image")
     keys = {("model", name, RUN_LEVEL, 0) for name in run_level}
-    keys |= {("model", name, nfe, 0) for name in ("ms-per-sample", "peak-mib") for nfe in plan.nfe}
+    keys |= {("model", name, nfe, 0) for name in COSTS for nfe in plan.nfe}
     keys |= {("model", name, nfe, n) for name in names + facts for nfe in plan.nfe}
     if floor_rows(plan):
         keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in names}
     return keys
+
+
+def likelihood_rows(plan: Plan) -> int:
+    """How many held-out rows the likelihood takes: none for images, few in many dimensions."""
+    if plan.data.kind != "vector" or plan.data.test is None:
+        return 0
+    return min(len(plan.data.test), 1000 if math.prod(plan.data.shape) <= 16 else 64)
 
 
 @dataclass
@@ -67,19 +81,33 @@ class Examination:
 
     def __post_init__(self) -> None:
         self.network.eval()
+        self.metrics = metrics_for(self.plan)  # looked up once: it asks every extension
         self.sampler = Sampler(self.plan, self.setup, self.folder, self.hook, self.network)
+        self.interval = field_interval(self.plan, self.hook)
+        self.knots = getattr(self.plan.method, "knots", ())
 
-    def costs(self, bill: dict[str, dict[str, float]]) -> Iterator[Score]:
-        """Size of the network; seconds of all stages; images of those that train."""
+    def velocity(self, z: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        """The method's canonical field."""
+        return self.hook.velocity(network=self.network, z=z, t=t, labels=labels)
+
+    def costs(self, bill: Bill, measure: Callable[[], Mapping[str, float]]) -> Iterator[Score]:
+        """Size of the network; seconds of all stages; images of those that train.
+
+        And what only the method knows of itself.
+        """
         if ("model", "train-seconds", RUN_LEVEL, 0) not in self.todo:
             return
+        for name, value in measure().items():
+            if not isinstance(value, int | float):
+                raise RunFailed(f"measure of {self.plan.spec.method}: {name} is no number: {value}")
+            yield Score(name, float(value))
         yield Score("parameters", meters.parameters(self.network))
         for stage, spent in bill.items():
             yield Score(f"train-seconds:{stage}", spent["seconds"])
             yield Score(f"train-images:{stage}", spent["images"])
-        seen = [spent["images"] for stage, spent in bill.items() if stage != "pairs"]
-        yield Score("train-images", sum(seen))
-        yield Score("train-seconds", sum(spent["seconds"] for spent in bill.values()))
+        whole = total(bill)
+        yield Score("train-images", whole["images"])
+        yield Score("train-seconds", whole["seconds"])
 
     def floors(self) -> Iterator[Score]:
         """Every metric of real held-out data: what a perfect model would score."""
@@ -92,22 +120,25 @@ class Examination:
         """S and S2 of the method's canonical field, if it has one."""
         if ("model", "S2", RUN_LEVEL, 0) not in self.todo:
             return
-        rows, interval = (
-            ROWS[self.plan.data.kind],
-            getattr(self.plan.method, "interval", (0.0, 1.0)),
-        )
+        rows = ROWS[self.plan.data.kind]
+        begin, end = self.interval or WHOLE
         noise = unit_noise(0, range(rows), self.plan.data.shape, device=self.setup.device)
         labels = self.sampler.labels(range(rows))
-
-        def velocity(z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-            return self.hook.velocity(network=self.network, z=z, t=t, labels=y)
-
-        first, second = straightness(velocity, noise, labels, interval)
+        first, second = straightness(self.velocity, noise, labels, (begin, end), self.knots)
         # A field that is defined (almost) everywhere is compared; one on less would win by that.
-        covered = "all" if interval[1] - interval[0] > 0.98 else list(interval)
+        covered = "all" if end - begin > 0.98 else [begin, end]
         facts = {"rows": rows, "steps": STEPS, "data": self.plan.data.sha256, "interval": covered}
         for name, value in (("S", first), ("S2", second)):
             yield Score(name, value, goal="min", protocol=facts)
+
+    def likelihood(self) -> Iterator[Score]:
+        """The negative log-likelihood of held-out vectors in nats, by change of variables."""
+        if ("model", "nll", RUN_LEVEL, 0) not in self.todo or self.plan.data.test is None:
+            return
+        rows, _ = self.plan.data.test.spread(likelihood_rows(self.plan))
+        value = likelihood.nll(self.velocity, rows, self.knots)
+        facts = {"rows": len(rows), "steps": likelihood.STEPS, "data": self.plan.data.sha256}
+        yield Score("nll", value, goal="min", protocol=facts)
 
     def every_nfe(self) -> Iterator[Score | Artifact]:
         """Samples at each NFE, what they cost, and every metric of them.
@@ -132,7 +163,7 @@ class Examination:
 
     def _metrics(self, evaluation: Evaluation, subject: str, nfe: int, n: int) -> Iterator[Score]:
         finite = bool(evaluation.samples.isfinite().all())
-        for metric in metrics_for(self.plan):
+        for metric in self.metrics:
             if (subject, metric.name, nfe, n) in self.todo:
                 yield Score(
                     name=metric.name,
@@ -165,6 +196,10 @@ class Examination:
         }
         milliseconds = 1000 * seconds / len(indices)
         yield Score("ms-per-sample", milliseconds, nfe, goal="min", protocol=facts)
+        with meters.arithmetic(self.network) as counted:
+            self.sampler.call(noise[:1], indices[:1], nfe)
+        yield Score("mflop-per-sample", counted.mflop, nfe, goal="min")
+        yield Score("parameters-per-evaluation", counted.parameters, nfe)
         yield Score("peak-mib", meters.peak_mib(device), nfe, goal="min", protocol=facts)
 
 

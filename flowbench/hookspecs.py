@@ -32,6 +32,14 @@ def velocity(network, z, t, labels):
     """
 
 
+@hookspec(firstresult=True)
+def measure(network, data, run, teacher):
+    """Return {name: number}: what only this method knows of itself, such as how far it drifted.
+
+    Called once after training; each number becomes a score of the whole run.
+    """
+
+
 @hookspec
 def datasets():
     """Return a list of `records.Dataset`."""

@@ -4,10 +4,13 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from flowbench.hookspecs import hookimpl
 
@@ -81,3 +84,40 @@ def peak_mib(device: str) -> float:
 def parameters(network: torch.nn.Module) -> int:
     """How many numbers the network has learned."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+@dataclass
+class Arithmetic:
+    """What a sampler's call took: 1e6 floating-point operations, parameters per evaluation."""
+
+    mflop: float = 0.0
+    parameters: float = 0.0
+
+
+@contextmanager
+def arithmetic(network: torch.nn.Module) -> Iterator[Arithmetic]:
+    """Count the arithmetic and the parameters that the calls inside use of `network`.
+
+    A multiplication with an addition counts as two operations; only products of matrices and
+    convolutions are counted. A part of a network that an evaluation leaves out costs it nothing.
+    """
+    counted, evaluations, used = Arithmetic(), 0, 0
+
+    def root(module, args):
+        nonlocal evaluations
+        evaluations += 1
+
+    def part(module, args):
+        nonlocal used
+        used += sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+    handles = [network.register_forward_pre_hook(root)]
+    handles += [module.register_forward_pre_hook(part) for module in network.modules()]
+    try:
+        with FlopCounterMode(display=False) as flops:
+            yield counted
+    finally:
+        for handle in handles:
+            handle.remove()
+    counted.mflop = flops.get_total_flops() / 1e6
+    counted.parameters = used / max(1, evaluations)

@@ -9,6 +9,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from flowbench import noise_levels, solvers
 from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.metrics.modes import share_within
 from flowbench.noise import PAIRS, balanced_labels, unit_noise
@@ -18,6 +19,7 @@ from flowbench.training import Progress, Run
 BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
 TEACHER_SHARE = 0.8
 Sampler = Callable[[Tensor, Tensor | None], Tensor]
+Start = Callable[[range], tuple[Tensor, Tensor | None]]
 
 
 class Pairs:
@@ -27,12 +29,24 @@ class Pairs:
     on besides `n` and the seed (the teacher's hash, the sampler and its steps): their key. Pairs
     are made in shards, each written when it is done, so an interrupted making goes on. They are
     float32 and not clipped: rounding them to pixels would teach the student the rounding.
+
+    `start(indices)` gives other states to start from than noise, with their labels; with
+    `inverse`, those are data and `sample` finds the noise that they came from.
     """
 
     def __init__(
-        self, sample: Sampler, facts: Callable[[], Mapping[str, Any]], data, n: int, run: Run
+        self,
+        sample: Sampler,
+        facts: Callable[[], Mapping[str, Any]],
+        data,
+        n: int,
+        run: Run,
+        start: Start | None = None,
+        inverse: bool = False,
     ):
-        self.sample, self.facts, self.n, self.run = sample, facts, n, run.stage("pairs")
+        self.sample, self.facts, self.n = sample, facts, n
+        self.start, self.inverse = start or self._noise, inverse
+        self.run = run.stage("inverse-pairs" if inverse else "pairs")
         self.shape, self.classes, self.device = data.shape, data.classes, data.device
         self.shard = max(1, min(n, 2**22 // max(1, torch.Size(self.shape).numel()), 1000))
         self.modes = data.modes
@@ -40,6 +54,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return self.n
+
+    def _noise(self, indices: range) -> tuple[Tensor, Tensor | None]:
+        """Unit noise of these indices and balanced labels."""
+        noise = unit_noise(self.run.seed, indices, self.shape, device=self.device, use=PAIRS)
+        return noise, balanced_labels(indices, self.classes, self.device)
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """(noise, sample, label) of the given pairs, on the device."""
@@ -72,7 +91,8 @@ class Pairs:
 
         Undertrained teachers fit one Gaussian to a mixture; Frechet distance does not show it.
         """
-        if self.modes is not None:
+        flat = self.tensors["sample"].shape[1:] == self.shape
+        if self.modes is not None and flat and not self.inverse:
             share = share_within(self.tensors["sample"], self.modes)
             if share < TEACHER_SHARE:
                 self.run.note(
@@ -100,10 +120,10 @@ class Pairs:
     def _make(self, start: int) -> tuple[dict[str, Tensor], float]:
         begun = time.monotonic()
         indices = range(start, min(start + self.shard, self.n))
-        noise = unit_noise(self.run.seed, indices, self.shape, device=self.device, use=PAIRS)
-        labels = balanced_labels(indices, self.classes, self.device)
-        parts = [self.sample(*some) for some in _parts(noise, labels)]
-        tensors = {"noise": noise, "sample": torch.cat(parts)}
+        states, labels = self.start(indices)
+        ends = torch.cat([self.sample(*some) for some in _parts(states, labels)])
+        first, second = ("sample", "noise") if self.inverse else ("noise", "sample")
+        tensors = {first: states, second: ends}
         if labels is not None:
             tensors["label"] = labels
         seconds = time.monotonic() - begun
@@ -118,3 +138,19 @@ def _parts(noise: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tenso
     for start in range(0, len(noise), BATCH):
         rows = slice(start, start + BATCH)
         yield noise[rows], None if labels is None else labels[rows]
+
+
+def heun_pairs(teacher, data, run: Run, n: int, levels: int, low: float, high: float) -> Pairs:
+    """`n` pairs of a denoising teacher, by EDM's Heun sampler on `levels` from `high` to `low`.
+
+    Every method that asks with equal numbers gets the same files.
+    """
+
+    def sample(noise: Tensor, labels: Tensor | None) -> Tensor:
+        grid = noise_levels.karras(levels, low, high)
+        return solvers.sigma_heun(teacher.denoiser, high * noise, labels, grid)
+
+    def facts() -> dict[str, Any]:
+        return {"teacher": teacher.key, "sampler": "heun", "levels": [levels, low, high]}
+
+    return Pairs(sample, facts, data, n, run)

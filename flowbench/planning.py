@@ -170,22 +170,39 @@ def _teacher_word(word: str | Path | Spec, teacher: Plan) -> str:
 
 def _teacher(word: str | Path | Spec, student: Plan, setup: Setup) -> Plan:
     if isinstance(word, Spec):
-        return _again(word, setup)
+        return again(word, setup)
     if isinstance(word, Path):
         return _from_file(word, student)
     spec = student.spec
+    steps, batch = spec.budget.steps, spec.budget.batch
+    options = _for_teacher(word, student)
+    request = Request(word, spec.dataset, spec.seed, steps, None, batch, options, nfe=())
+    return plan(request, setup)
+
+
+def _for_teacher(word: str, student: Plan) -> dict[str, Any]:
+    """The options of a teacher trained for `student`: those that both share, or what it asks for.
+
+    What it asks for holds for its default teacher only: another method has other options.
+    """
+    asked = getattr(student.method, "teacher_options", None)
+    if asked is not None and word == student.method.teacher:
+        return dict(asked)
+    changed = student.spec.changed
     fields = {field.name for field in dataclasses.fields(plugins.method_class(word))}
-    shared = {name: spec.changed[name] for name in SHARED if name in fields & spec.changed.keys()}
-    request = Request(word, spec.dataset, spec.seed, spec.budget.steps, batch=spec.budget.batch)
-    return plan(dataclasses.replace(request, options=shared), setup)
+    return {name: changed[name] for name in SHARED if name in fields & changed.keys()}
 
 
-def _again(spec: Spec, setup: Setup) -> Plan:
+def again(spec: Spec, setup: Setup) -> Plan:
     """The plan of a stored run; raises FlowbenchError if it cannot be made with today's code."""
+    steps, batch, word = spec.budget.steps, spec.budget.batch, spec.changed.get("teacher")
+    teacher = word if word in plugins.methods() else None
     request = Request(
-        spec.method, spec.dataset, spec.seed, spec.budget.steps, None, spec.budget.batch
+        *(spec.method, spec.dataset, spec.seed, steps, None, batch, dict(spec.options)),
+        teacher=teacher,
+        nfe=(),
     )
-    today = plan(dataclasses.replace(request, options=dict(spec.options)), setup)
+    today = plan(request, setup)
     if today.spec.key != spec.key:
         raise FlowbenchError(f"{spec.name} was made with other code, data or teacher than today's")
     return today

@@ -38,7 +38,7 @@ def methods() -> dict[str, EntryPoint]:
 def clashes() -> list[Failure]:
     """The names that several distributions claim, with all of them."""
     return [
-        Failure(name, METHODS, " and ".join(map(origin, points)), "several claim this name")
+        Failure(name, METHODS, _origins(points), "several claim this name")
         for name, points in _claims().items()
         if len(points) > 1
     ]
@@ -59,17 +59,20 @@ def origin(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
 
 
+def _origins(points: list[EntryPoint]) -> str:
+    return " and ".join(map(origin, points))
+
+
 def method_class(name: str) -> type:
     """The class of the method called `name`.
 
     Raises FlowbenchError if it cannot be imported, or if two distributions have one of that name.
     """
-    point = methods()[options.choose("method", name, methods())]
-    for clash in clashes():
-        if clash.name == name:
-            raise FlowbenchError(
-                f"two methods are called {name}: in {clash.distribution}; remove one"
-            )
+    claims = _claims()
+    point, *others = claims[options.choose("method", name, sorted(claims))]
+    if others:
+        both = _origins([point, *others])
+        raise FlowbenchError(f"two methods are called {name}: in {both}; remove one")
     try:
         cls = point.load()
     except (Exception, SystemExit) as error:
@@ -184,14 +187,21 @@ def broken_methods() -> list[Failure]:
 
 def datasets() -> dict[str, Dataset]:
     """Every data set by name, in the order of the catalogue."""
-    lists = manager(*extensions()[0]).hook.datasets()
-    return {dataset.name: dataset for part in reversed(lists) for dataset in part}
+    return _by_name(manager(*extensions()[0]).hook.datasets())
 
 
 def metrics() -> list[Metric]:
-    """Every metric; a later one of the same name is left out."""
-    lists = manager(*extensions()[0]).hook.metrics()
-    return list({metric.name: metric for part in lists for metric in reversed(part)}.values())[::-1]
+    """Every metric, in the order of the catalogue."""
+    return list(_by_name(manager(*extensions()[0]).hook.metrics()).values())
+
+
+def _by_name(lists: list[list[Any]]) -> dict[str, Any]:
+    """Entries by name, the first registered of equals; pluggy lists the last registered first."""
+    found: dict[str, Any] = {}
+    for part in reversed(lists):
+        for entry in part:
+            found.setdefault(entry.name, entry)
+    return found
 
 
 def manager(*plugins: Any) -> pluggy.PluginManager:

@@ -1,9 +1,9 @@
 """One run as a stream of scores and files: train, sample, score, each done once and in order."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ from torch import nn
 
 from flowbench import meters, plugins
 from flowbench.checkpoints import read_tensors, save_tensors
-from flowbench.examination import Examination, Key, describe, expected_scores
+from flowbench.examination import (
+    Examination,
+    Key,
+    describe,
+    expected_scores,
+    field_interval,
+)
 from flowbench.planning import Plan, Setup
 from flowbench.records import Artifact, Diverged, FlowbenchError, RunFailed, Score
 from flowbench.teacher import Teacher
-from flowbench.training import Run
-
-Bill = dict[str, dict[str, float]]
+from flowbench.training import Bill, Run, total
 
 
 def hooks(plan: Plan) -> Any:
@@ -29,7 +33,7 @@ def hooks(plan: Plan) -> Any:
 
 def expected(plan: Plan) -> set[Key]:
     """Every score that the plan leads to; those not yet stored are what there is to do."""
-    return expected_scores(plan, bool(hooks(plan).velocity.get_hookimpls()))
+    return expected_scores(plan, field_interval(plan, hooks(plan)))
 
 
 @contextmanager
@@ -63,17 +67,27 @@ def run(
     spends other than asked.
     """
     folder = plan.folder(setup, generation)
-    network, bill = train(plan, setup, folder)
+    trained = train(plan, setup, folder)
     yield describe("network", folder / "network.safetensors", setup)
-    examination = Examination(plan, setup, folder, hooks(plan), network, todo)
-    yield from examination.costs(bill)
+    examination = Examination(plan, setup, folder, hooks(plan), trained.network, todo)
+    yield from examination.costs(trained.bill, trained.measure)
     yield from examination.floors()
     yield from examination.straightness()
+    yield from examination.likelihood()
     yield from examination.every_nfe()
 
 
-def train(plan: Plan, setup: Setup, folder: Path) -> tuple[nn.Module, Bill]:
-    """The plan's network, trained or restored, and what it has cost over all attempts."""
+@dataclass(frozen=True)
+class Trained:
+    """A network, what it has cost over all attempts, and how its method measures it."""
+
+    network: nn.Module
+    bill: Bill
+    measure: Callable[[], Mapping[str, float]] = dict
+
+
+def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
+    """The plan's network, trained or restored."""
     if plan.weights is not None:
         return _read_network(plan, plan.weights)
     run = Run(
@@ -88,14 +102,15 @@ def train(plan: Plan, setup: Setup, folder: Path) -> tuple[nn.Module, Bill]:
     folder.mkdir(parents=True, exist_ok=True)
     teacher = None if plan.teacher is None else make_teacher(plan.teacher, setup, run)
     torch.manual_seed(plan.spec.seed)
-    network = hooks(plan).train(data=plan.data, run=run, teacher=teacher, meter={})
+    hook, given = hooks(plan), {"data": plan.data, "run": run, "teacher": teacher}
+    network = hook.train(**given, meter={})
     if not isinstance(network, nn.Module):
         raise RunFailed(
             f"train of {plan.spec.method} returned {type(network).__name__}, no network"
         )
     facts = {"spec": asdict(plan.spec), "bill": run.bill}
     save_tensors(folder / "network.safetensors", network.state_dict(), facts)
-    return network, run.bill
+    return Trained(network, run.bill, lambda: hook.measure(network=network, **given) or {})
 
 
 def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
@@ -107,26 +122,19 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
     def make() -> nn.Module:
         with claim(plan, setup, wait=True):
             try:
-                network, bill = train(plan, replace(setup, watch=watch), plan.folder(setup))
+                trained = train(plan, replace(setup, watch=watch), plan.folder(setup))
             except Diverged as error:
                 raise Diverged(f"its teacher {plan.spec.variant}: {error}") from error
-        student.bill["teacher"] = {
-            "seconds": sum(stage["seconds"] for stage in bill.values()),
-            "images": images_seen(bill),
-        }
-        return network
+        student.bill["teacher"] = total(trained.bill)
+        return trained.network
 
-    if not hooks(plan).velocity.get_hookimpls():
-        raise FlowbenchError(f"{plan.spec.method} has no velocity, so it cannot be a teacher")
-    return Teacher(make, hooks(plan).velocity)
+    interval = field_interval(plan, hooks(plan))
+    if interval is None:
+        raise FlowbenchError(f"{plan.spec.variant} has no velocity, so it cannot be a teacher")
+    return Teacher(make, hooks(plan).velocity, interval)
 
 
-def images_seen(bill: Bill) -> float:
-    """Examples that went through a training step; pairs that were only made do not count."""
-    return sum(stage["images"] for name, stage in bill.items() if name != "pairs")
-
-
-def _read_network(plan: Plan, path: Path) -> tuple[nn.Module, Bill]:
+def _read_network(plan: Plan, path: Path) -> Trained:
     """A network from a file and what it cost; NaN where the file does not say."""
     tensors, facts = read_tensors(path)
     bill = facts.get("bill") or {"train": {"seconds": math.nan, "images": math.nan}}
@@ -135,4 +143,4 @@ def _read_network(plan: Plan, path: Path) -> tuple[nn.Module, Bill]:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise FlowbenchError(f"{path} holds another network than {plan.spec.variant}") from error
-    return network, bill
+    return Trained(network, bill)

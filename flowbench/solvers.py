@@ -1,8 +1,8 @@
 """ODE solvers. Each spends exactly the evaluations that it is asked for.
 
-Solvers of a canonical `velocity(z, t, labels)` run from t = 0 to 1. Solvers of a denoiser
-`(x, sigma, labels)` run down a list of noise levels and end at 0; their state is float64, as in
-EDM. Times reach the network as (B,).
+Solvers of a `velocity(z, t, labels)` run from `begin` to `end`, forwards or backwards. Solvers of
+a denoiser `(x, sigma, labels)` run down a list of noise levels and end at 0; their state is
+float64, as in EDM. Times reach the network as (B,).
 """
 
 from collections.abc import Callable
@@ -14,32 +14,59 @@ from flowbench.coordinates import Field
 
 
 @torch.no_grad()
-def euler(velocity: Field, z: Tensor, labels: Tensor | None, nfe: int) -> Tensor:
+def euler(
+    velocity: Field,
+    z: Tensor,
+    labels: Tensor | None,
+    nfe: int,
+    begin: float = 0.0,
+    end: float = 1.0,
+) -> Tensor:
     """Euler on a uniform grid: `nfe` steps of one evaluation."""
-    return _fixed_steps(velocity, z, labels, [_euler_step] * nfe)
+    return _fixed_steps(velocity, z, labels, [_euler_step] * nfe, begin, end)
 
 
 @torch.no_grad()
-def midpoint(velocity: Field, z: Tensor, labels: Tensor | None, nfe: int) -> Tensor:
+def midpoint(
+    velocity: Field,
+    z: Tensor,
+    labels: Tensor | None,
+    nfe: int,
+    begin: float = 0.0,
+    end: float = 1.0,
+) -> Tensor:
     """The midpoint rule, two evaluations a step; an odd `nfe` ends with one Euler step."""
-    return _fixed_steps(
-        velocity, z, labels, [_midpoint_step] * (nfe // 2) + [_euler_step] * (nfe % 2)
-    )
+    rules = [_midpoint_step] * (nfe // 2) + [_euler_step] * (nfe % 2)
+    return _fixed_steps(velocity, z, labels, rules, begin, end)
 
 
 @torch.no_grad()
-def heun(velocity: Field, z: Tensor, labels: Tensor | None, nfe: int) -> Tensor:
+def heun(
+    velocity: Field,
+    z: Tensor,
+    labels: Tensor | None,
+    nfe: int,
+    begin: float = 0.0,
+    end: float = 1.0,
+) -> Tensor:
     """Heun's rule, two evaluations a step; an odd `nfe` ends with one Euler step."""
-    return _fixed_steps(velocity, z, labels, [_heun_step] * (nfe // 2) + [_euler_step] * (nfe % 2))
+    rules = [_heun_step] * (nfe // 2) + [_euler_step] * (nfe % 2)
+    return _fixed_steps(velocity, z, labels, rules, begin, end)
 
 
 @torch.no_grad()
 def dopri5(
-    velocity: Field, z: Tensor, labels: Tensor | None, rtol: float = 1e-5, atol: float = 1e-5
+    velocity: Field,
+    z: Tensor,
+    labels: Tensor | None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    begin: float = 0.0,
+    end: float = 1.0,
 ) -> Tensor:
     """torchdiffeq's adaptive Dormand-Prince 5(4); it takes as many evaluations as it needs.
 
-    One step sequence serves the whole batch. A step is made to end at t = 1: left alone, the
+    One step sequence serves the whole batch. A step is made to stop at `end`: left alone, the
     solver would step past it, where a field need not exist, and interpolate back.
     """
     from torchdiffeq import odeint
@@ -47,15 +74,18 @@ def dopri5(
     def field(t: Tensor, state: Tensor) -> Tensor:
         return velocity(state, t.to(z.dtype).expand(len(z)), labels)
 
-    times = z.new_tensor([0.0, 1.0])
+    times = z.new_tensor([begin, end])
     ends = {"step_t": times[1:]}
     return odeint(field, z, times, rtol=rtol, atol=atol, method="dopri5", options=ends)[-1]
 
 
-def _fixed_steps(velocity: Field, z: Tensor, labels: Tensor | None, rules: list) -> Tensor:
-    n = len(rules)
-    for i, rule in enumerate(rules):  # i / n + 1 / n may round to more than 1
-        z = rule(lambda z, t: velocity(z, z.new_full((len(z),), t), labels), z, i / n, (i + 1) / n)
+def _fixed_steps(
+    velocity: Field, z: Tensor, labels: Tensor | None, rules: list, begin: float, end: float
+) -> Tensor:
+    n, span = len(rules), end - begin
+    times = [begin + span * (i / n) for i in range(n)] + [end]  # sums may round to more than `end`
+    for rule, time, target in zip(rules, times, times[1:], strict=False):
+        z = rule(lambda z, t: velocity(z, z.new_full((len(z),), t), labels), z, time, target)
     return z
 
 

@@ -13,11 +13,17 @@ class Teacher:
     """A trained network with its method's canonical field.
 
     `make` trains it, or finds it where that was done before; nothing happens until the network
-    is first used, so a student whose training is finished never asks for it.
+    is first used, so a student whose training is finished never asks for it. `interval` are the
+    canonical times between which its field is defined: (0, 1) for a flow.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], velocity: Callable[..., Tensor]):
-        self._make, self._velocity = make, velocity
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        velocity: Callable[..., Tensor],
+        interval: tuple[float, float] = (0.0, 1.0),
+    ):
+        self._make, self._velocity, self.interval = make, velocity, interval
 
     @cached_property
     def network(self) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from flowbench import meters, plugins
 from flowbench.coordinates import Field
 from flowbench.data.base import Arrays, Data, load
+from flowbench.mixtures import gaussian
 from flowbench.noise import Stream, unit_noise
 from flowbench.records import Budget
 from flowbench.teacher import Teacher
@@ -34,7 +35,8 @@ def toy(kind: str = "image") -> Data:
         rows: Any = rng.integers(0, 256, (64, 1, 8, 8), dtype=np.uint8)
     else:
         rows = rng.standard_normal((64, 6), dtype=np.float32)
-    return load(kind, Arrays(rows, rows[:16], labels, labels[:16], classes=2), "cpu")
+    law = gaussian(6) if kind == "vector" else None
+    return load(kind, Arrays(rows, rows[:16], labels, labels[:16], classes=2, law=law), "cpu")
 
 
 class Straight(nn.Module):
@@ -84,11 +86,14 @@ class MethodContract:
         """A network after a few steps on the toy data."""
         torch.manual_seed(0)
         run = run or Run(BUDGET)
-        teacher = toy_teacher() if getattr(self.method, "teacher", None) else None
-        return self.hook.train(data=toy(self.kind), run=run, teacher=teacher, meter={})
+        return self.hook.train(data=toy(self.kind), run=run, teacher=self.taught(), meter={})
 
-    def sampled(self, network: nn.Module, nfe: int = 2, rows: range = range(6)):
-        """Samples of the given indices, and the evaluations counted."""
+    def taught(self) -> Teacher | None:
+        """The teacher, if the method has one."""
+        return toy_teacher() if getattr(self.method, "teacher", None) else None
+
+    def sampled(self, network: nn.Module, nfe: int | None = None, rows: range = range(6)):
+        """Samples of the given indices, and the evaluations counted; at the highest of `nfes`."""
         shape = toy(self.kind).shape
         meter: dict[str, float] = {}
         noise = unit_noise(0, rows, shape)
@@ -97,7 +102,7 @@ class MethodContract:
             network=network,
             noise=noise,
             labels=torch.tensor(rows) % 2,
-            nfe=nfe,
+            nfe=nfe or max(self.nfes),
             rng=Stream(0, rows, shape, "cpu"),
             meter=meter,
         )
@@ -165,10 +170,19 @@ class MethodContract:
     def test_the_field_is_finite_where_it_is_defined(self) -> None:
         if not self.hook.velocity.get_hookimpls():
             pytest.skip("no velocity: its columns stay empty")
-        begin, end = getattr(self.method, "interval", (0.0, 1.0))
+        interval = getattr(self.method, "interval", (0.0, 1.0))
+        if interval is None:
+            pytest.skip("no field with these options")
+        begin, end = interval
         z, network = unit_noise(0, range(4), toy(self.kind).shape), self.trained()
         for t in (begin, (begin + end) / 2, end):
             with torch.no_grad():
                 field = self.field(network)(z, torch.full((4,), t), torch.arange(4) % 2)
             assert field.shape == z.shape
             assert field.isfinite().all()
+
+    def test_what_it_measures_of_itself_are_numbers(self, tmp_path: Path) -> None:
+        run, data, network = Run(BUDGET, tmp_path / "run"), toy(self.kind), self.trained()
+        found = self.hook.measure(network=network, data=data, run=run, teacher=self.taught())
+        for name, value in (found or {}).items():
+            assert isinstance(name, str) and isinstance(value, float), name

@@ -1,6 +1,5 @@
 """What a method borrows to train: a Run that owns the iterator, and a loop that uses it."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flowbench.average import Average
 from flowbench.checkpoints import load_state, save_state
 from flowbench.records import Budget, Diverged, FlowbenchError, digest
 
+Bill = dict[str, dict[str, float]]  # stage -> what it has cost: seconds, images
+BESIDE = ("coupling",)  # stages that run in another thread than training
+MAKING = ("pairs", "inverse-pairs", *BESIDE)  # stages whose images went through no training step
 TICK = 0.5  # seconds between looks at the loss: each look waits for the device
 
 
@@ -39,6 +42,17 @@ class Progress:
     seconds_left: float = 0.0
 
 
+def total(bill: Bill) -> dict[str, float]:
+    """Seconds of all stages, and images that went through a training step.
+
+    Pairs that were only made are no training images; work beside training takes none of its time.
+    """
+    return {
+        "seconds": sum(costs["seconds"] for stage, costs in bill.items() if stage not in BESIDE),
+        "images": sum(costs["images"] for stage, costs in bill.items() if stage not in MAKING),
+    }
+
+
 def ignore(progress: Progress) -> None:
     """Watch nothing."""
 
@@ -58,7 +72,7 @@ class Run:
     every: float = 20.0
     watch: Callable[[Progress], None] = ignore
     note: Callable[[str], None] = lambda text: None
-    bill: dict[str, dict[str, float]] = field(default_factory=dict)
+    bill: Bill = field(default_factory=dict)
     name: str = "train"
     loss: Tensor | None = None
 
@@ -81,7 +95,7 @@ class Run:
         """Hand over a step's loss; the host looks at it now and then, not at each step."""
         self.loss = loss.detach()
 
-    def batches(self, source: Source, **parts: Any) -> Iterator[tuple]:
+    def batches(self, source: Source, /, **parts: Any) -> Iterator[tuple]:
         """Yield what `source.draw` gives until the budget is spent; a body is one step.
 
         `parts` (anything with `state_dict`) are saved every so often and restored at the start,
@@ -171,34 +185,6 @@ def _finite(network: nn.Module) -> bool:
     return all(bool(p.isfinite().all()) for p in network.state_dict().values())
 
 
-class Average:
-    """The exponential moving average of a network, with a ramp: decay min(`decay`, (1+k)/(10+k)).
-
-    Without the ramp a short run's average still holds its random start (after 390 steps at
-    0.999 two thirds of it). The count is a Python number, so no step waits for the device.
-    """
-
-    def __init__(self, net: nn.Module, decay: float = 0.999):
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
-        self.decay, self.steps = decay, 0
-
-    @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """Move the average towards `net`; buffers are copied."""
-        self.steps += 1
-        weight = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
-        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            mine.copy_(theirs)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "net": self.net.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
-        self.net.load_state_dict(state["net"])
-
-
 def fit(
     net: nn.Module,
     loss: Callable[..., Tensor],
@@ -209,18 +195,21 @@ def fit(
     ema: float = 0.999,
     warmup: int = 100,
     clip: float = 1.0,
+    average: Average | None = None,
 ) -> nn.Module:
     """Minimise `loss(*batch)` over batches of `source` with Adam; return the averaged network.
 
     The step size rises linearly over `warmup` steps and falls to 0 along a cosine; gradients are
-    clipped to the norm `clip`.
+    clipped to the norm `clip`. A caller's own `average` lets the loss use it as a target network.
     """
-    average = Average(net, ema)
+    average = Average(net, ema) if average is None else average
     optimizer = torch.optim.Adam(net.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: ramp_and_cosine(step, run.budget.steps, warmup)
     )
     parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
+    if hasattr(source, "state_dict"):
+        parts["source"] = source
     for batch in run.batches(source, **parts):
         optimizer.zero_grad(set_to_none=True)
         value = loss(*batch)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 
 from flowbench import FlowbenchError, coordinates, hookimpl, nets, noise_levels, solvers, training
-from flowbench.pairs import Pairs
+from flowbench.pairs import heun_pairs
 
 STEPS = {1: (0,), 2: (0, 1), 3: (0, 3, 5), 4: (0, 1, 3, 5)}  # the paper's Tables 7 to 9
 
@@ -72,20 +72,9 @@ class LMM:
     def make_pairs(self, data, run, teacher):
         """The teacher's pairs, made when training first draws from them."""
         image = data.kind == "image"
-        n, steps = (
-            self.pairs or (4000 if image else 40_000),
-            self.pair_steps or (18 if image else 40),
-        )
-
-        def sample(noise, labels):
-            levels = noise_levels.karras(steps, self.sigma_min, self.sigma_max)
-            return solvers.sigma_heun(teacher.denoiser, self.sigma_max * noise, labels, levels)
-
-        def facts():
-            ends = [self.sigma_min, self.sigma_max]
-            return {"teacher": teacher.key, "sampler": "heun", "levels": [steps, *ends]}
-
-        return Pairs(sample, facts, data, n, run)
+        n = self.pairs or (4000 if image else 40_000)
+        levels = self.pair_steps or (18 if image else 40)
+        return heun_pairs(teacher, data, run, n, levels, self.sigma_min, self.sigma_max)
 
     def copy_weights(self, source, net):
         """Start from the teacher's weights; raises FlowbenchError where the networks differ."""

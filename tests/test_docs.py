@@ -20,7 +20,7 @@ def test_the_example_of_the_guide_is_the_package_that_is_tested():
     assert code == (ROOT / "tests/third_party/flowbench_rectified.py").read_text()
 
 
-@pytest.mark.parametrize("hook", ["train", "sample", "velocity", "datasets", "metrics"])
+@pytest.mark.parametrize("hook", ["train", "sample", "velocity", "measure", "datasets", "metrics"])
 def test_every_hook_stands_in_the_guide_with_its_arguments(hook):
     arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
     assert f"`{hook}({arguments})`" in GUIDE

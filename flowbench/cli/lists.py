@@ -21,7 +21,9 @@ def methods(name) -> None:
         f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{plugins.origin(point)}]"
     )
     teacher = getattr(cls, "teacher", None)
-    if teacher:
+    if isinstance(teacher, property):
+        click.echo("\nLearns from a teacher with some of its options.")
+    elif teacher:
         click.echo(f"\nLearns from a teacher: {teacher}, unless --teacher names another.")
     click.echo("\nOptions (-o NAME=VALUE):")
     for option in options.describe(cls):

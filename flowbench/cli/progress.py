@@ -40,8 +40,13 @@ class Lines:
 
 
 def line(progress: Progress) -> str:
-    """One line about a stage: step, loss, examples per second, time left."""
-    words = [f"{progress.stage}: {progress.step}/{progress.steps}"]
+    """One line about a stage."""
+    return f"{progress.stage}: {facts(progress)}"
+
+
+def facts(progress: Progress) -> str:
+    """How far a stage is: step, loss, examples per second, time left."""
+    words = [f"{progress.step}/{progress.steps}"]
     if math.isfinite(progress.loss):
         words.append(f"loss {progress.loss:.4g}")
     if progress.rate:
@@ -63,16 +68,12 @@ def bar() -> Iterator[Callable[[Progress], None]]:
         task = bars.add_task("", facts="", visible=False)
 
         def watch(progress: Progress) -> None:
-            stage, _, facts = line(progress).partition(": ")
-            if ": " in facts:  # "teacher edm: train: 10/100"
-                more, _, facts = facts.partition(": ")
-                stage = f"{stage} {more}"
             bars.update(
                 task,
-                description=stage,
+                description=progress.stage,
                 completed=progress.step,
                 total=progress.steps,
-                facts=facts,
+                facts=facts(progress),
                 visible=True,
             )
 

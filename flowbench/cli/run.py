@@ -197,10 +197,9 @@ def _log(plan, setup) -> str:
 
 def _summary(store, plans) -> None:
     from flowbench import compare
-    from flowbench.cli.tables import catalogue, goals
-    from flowbench.report import layout, terminal
+    from flowbench.cli.tables import goals, ledger
+    from flowbench.report import terminal
 
     names = {plan.spec.name for plan in plans}
     measured = [row for row in store.measured(plans[0].spec.dataset) if row.run in names]
-    for section in compare.sections(measured, goals=goals()):
-        terminal.show([layout.ledger(section, *catalogue(section.dataset)[:2])])
+    terminal.show(map(ledger, compare.sections(measured, goals=goals())))

@@ -59,16 +59,16 @@ def compare(methods, dataset, nfe, metrics, sheet, folder, db) -> None:
 @words.database
 def report(dataset, form, output, db) -> None:
     """Every method at every NFE with all its metrics and costs: the leaderboard."""
-    from flowbench.report import layout, terminal, text
+    from flowbench.report import terminal, text
 
     _, found = _sections(db, dataset, ())
     if form == "table" and output is None:
-        terminal.show(layout.ledger(s, *catalogue(s.dataset)[:2]) for s in found)
+        terminal.show(map(ledger, found))
         return
     if form in ("csv", "json"):
         content = {"csv": text.as_csv, "json": text.as_json}[form](found)
     else:
-        content = text.markdown([layout.ledger(s, *catalogue(s.dataset)[:2]) for s in found])
+        content = text.markdown(map(ledger, found))
     if output is None:
         click.echo(content, nl=False)
     else:
@@ -109,6 +109,14 @@ def _nothing(db: str, dataset: str | None, methods, tried) -> str:
     ]
     more = f" (tried: {'; '.join(failed)})" if failed else ""
     return f"{db} has no such scores{more}; measure some with: {what}"
+
+
+def ledger(section):
+    """The table of `report` for a section, with what the catalogues say of its data set."""
+    from flowbench.report import layout
+
+    remark, order, _ = catalogue(section.dataset)
+    return layout.ledger(section, remark, order)
 
 
 def goals() -> dict[str, str]:

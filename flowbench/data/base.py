@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowbench.mixtures import Mixture
+
 CHUNK_BYTES = 4 << 20  # what a copy may hold beside the data themselves
 
 
@@ -27,6 +29,7 @@ class Arrays:
 
     `labels` and `test_labels` are integer arrays, or None where `classes` is 0; `test` is None
     where nothing is held out. `classifier` names shipped weights for `fd-clf` and `is-clf`.
+    `law` is the law that vectors were drawn from, where it has a closed form.
     """
 
     train: Any
@@ -36,6 +39,7 @@ class Arrays:
     classes: int = 0
     modes: Modes | None = None
     classifier: str | None = None
+    law: Mixture | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ class Data:
     """A data set in the place where methods use it.
 
     `kind` is "image" or "vector"; `std` the standard deviation over all entries of the scaled
-    training split (EDM's sigma_data); `sha256` the hash over all decoded rows and labels.
+    training split (EDM's sigma_data); `sha256` the hash over all decoded rows and labels; `law`
+    what the rows were drawn from, where that has a closed form.
     """
 
     name: str
@@ -80,6 +85,7 @@ class Data:
     sha256: str
     modes: Modes | None = None
     classifier: str | None = None
+    law: Mixture | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -133,6 +139,7 @@ def load(name: str, arrays: Arrays, device: str, room: int | None = None) -> Dat
         sha256=hasher.hexdigest(),
         modes=arrays.modes,
         classifier=arrays.classifier,
+        law=arrays.law,
     )
 
 

@@ -14,6 +14,16 @@ def _loader(place: str):
     return lambda root: getattr(import_module(f"flowbench.data.{module}"), function)(root)
 
 
+def _normal(dim: int) -> Dataset:
+    return Dataset(
+        f"gaussian{dim}",
+        f"N(0, I) in {dim} dimensions, noise as data",
+        lambda root: import_module("flowbench.data.vectors").normal(dim),
+        TOY,
+        4000,
+    )
+
+
 def _archive(name: str, summary: str, stem: str, remark: str = "") -> Dataset:
     return Dataset(
         name,
@@ -47,6 +57,7 @@ def datasets():
         Dataset("checkerboard", "a 4x4 board, 2-D", _loader("vectors:checkerboard"), TOY, 4000),
         Dataset("8gaussians", "8 modes on a circle", _loader("vectors:eight_gaussians"), TOY, 4000),
         Dataset("rose", "five petals, 2-D", _loader("vectors:rose"), TOY, 4000),
+        *[_normal(dim) for dim in (2, 16, 128)],
         _archive("cifar10", "CIFAR-10, 32x32, 10 classes", "cifar10-32x32"),
         _archive(
             "cifar10-jpeg",

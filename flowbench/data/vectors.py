@@ -1,9 +1,10 @@
-"""Vector data made from known laws: the mixture of the LMM paper's Table 1, and four 2-D sets."""
+"""Vector data made from known laws: mixtures of Gaussians, plain Gaussians, and 2-D shapes."""
 
 import numpy as np
 import torch
 
 from flowbench.data.base import Arrays, Modes
+from flowbench.mixtures import Mixture, gaussian
 
 TRAIN, HELD_OUT = 100_000, 20_000
 
@@ -21,7 +22,7 @@ def mog128(root=None) -> Arrays:
         return x
 
     modes = Modes(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]), torch.tensor([0.1, 0.1]), (0, 1))
-    return _arrays(draw, modes)
+    return _arrays(draw, modes, _law(modes, 128))
 
 
 def eight_gaussians(root=None) -> Arrays:
@@ -32,7 +33,17 @@ def eight_gaussians(root=None) -> Arrays:
     def draw(rng: np.random.Generator, n: int) -> np.ndarray:
         return means[rng.integers(8, size=n)] + 0.1 * _normal(rng, n)
 
-    return _arrays(draw, Modes(torch.from_numpy(means), torch.tensor([0.1, 0.1]), (0, 1)))
+    modes = Modes(torch.from_numpy(means), torch.tensor([0.1, 0.1]), (0, 1))
+    return _arrays(draw, modes, _law(modes, 2))
+
+
+def normal(dim: int) -> Arrays:
+    """N(0, I) in `dim` dimensions: noise in the place of data, for studies of couplings."""
+
+    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
+        return rng.standard_normal((n, dim), dtype=np.float32)
+
+    return _arrays(draw, law=gaussian(dim))
 
 
 def moons(root=None) -> Arrays:
@@ -75,10 +86,19 @@ def _normal(rng: np.random.Generator, n: int) -> np.ndarray:
     return rng.standard_normal((n, 2), dtype=np.float32)
 
 
-def _arrays(draw, modes: Modes | None = None) -> Arrays:
+def _law(modes: Modes, dim: int) -> Mixture:
+    """Equally likely `modes` in their coordinates, which come first, and N(0, 1) in the others."""
+    k, m = modes.means.shape
+    means = torch.zeros(k, dim, dtype=torch.float64)
+    stds = torch.ones(k, dim, dtype=torch.float64)
+    means[:, :m], stds[:, :m] = modes.means, modes.std
+    return Mixture(torch.full((k,), 1 / k, dtype=torch.float64), means, stds)
+
+
+def _arrays(draw, modes: Modes | None = None, law: Mixture | None = None) -> Arrays:
     """Training and held-out draws from two streams of one law."""
     train, test = (
         draw(np.random.Generator(np.random.Philox(key=[0, stream])), n).astype(np.float32)
         for stream, n in ((0, TRAIN), (1, HELD_OUT))
     )
-    return Arrays(train=train, test=test, modes=modes)
+    return Arrays(train=train, test=test, modes=modes, law=law)

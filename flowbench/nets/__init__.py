@@ -1,19 +1,36 @@
 """The backbones that all methods share, so that methods differ and networks do not."""
 
+from bisect import bisect_left
+
+import torch
 from torch import nn
 
 from flowbench.nets.denoiser import Denoiser
 from flowbench.nets.mlp import MLP
 from flowbench.nets.unet import UNet
 
-__all__ = ["MLP", "Denoiser", "UNet", "default"]
+__all__ = ["MLP", "Denoiser", "UNet", "default", "parameters_of", "width_for"]
 
 
-def default(data, width: int | None = None) -> nn.Module:
+def default(data, width: int | None = None, times: int = 1) -> nn.Module:
     """The network for `data`, called as net(x, t, y) with t (B,) and y (B,) int64 or None.
 
     A gated MLP for vectors, a small U-Net for images; `width` None takes the default of each.
+    With `times` 2 it is called with t (B, 2), and starts as the network of the first time.
     """
-    if data.kind == "image":
-        return UNet(data.shape, data.classes, width or 32)
-    return MLP(data.shape, data.classes, width or 128)
+    kind, usual = (UNet, 32) if data.kind == "image" else (MLP, 128)
+    return kind(data.shape, data.classes, width or usual, times=times)
+
+
+def parameters_of(data, width: int | None = None) -> int:
+    """How many parameters `default(data, width)` has; nothing is allocated."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in default(data, width).parameters())
+
+
+def width_for(data, parameters: float) -> int:
+    """The width, a multiple of 8, whose network has a number of parameters nearest to this."""
+    widths = range(8, 1025, 8)
+    position = bisect_left(widths, parameters, key=lambda width: parameters_of(data, width))
+    near = widths[max(0, position - 1) : position + 1] or widths[-1:]
+    return min(near, key=lambda width: abs(parameters_of(data, width) - parameters))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from flowbench.coordinates import like, time
 
-Form = Literal["edm", "line"]
+Form = Literal["edm", "line", "cm"]
 
 
 class Denoiser(nn.Module):
@@ -14,11 +14,14 @@ class Denoiser(nn.Module):
 
     `form` "edm": c_skip x + c_out F(c_in x, ln(sigma)/4) with `std` the data's standard deviation
     (EDM, Table 1). `form` "line": z + (1-t) F(z, t) in canonical coordinates, so F is a velocity.
+    `form` "cm": as "edm", with c_skip and c_out shifted so that D(x, sigma_min) = x (Song et al.
+    2023, consistency models, appendix C).
     """
 
-    def __init__(self, net: nn.Module, std: float, form: Form = "edm"):
+    def __init__(self, net: nn.Module, std: float, form: Form = "edm", sigma_min: float = 0.002):
         super().__init__()
         self.net, self.std, self.form = net, std, form
+        self.shift = sigma_min if form == "cm" else 0.0
 
     def forward(self, x: Tensor, sigma: Tensor, y: Tensor | None = None) -> Tensor:
         if self.form == "line":
@@ -27,7 +30,8 @@ class Denoiser(nn.Module):
             return z + like(1 - t, x) * self.net(z, t, y)
         total = (sigma.square() + self.std**2).sqrt()
         output = self.net(x / like(total, x), sigma.log() / 4, y)
-        skip, out = self.std**2 / total.square(), sigma * self.std / total
+        above = sigma - self.shift
+        skip, out = self.std**2 / (above.square() + self.std**2), above * self.std / total
         return like(skip, x) * x + like(out, x) * output
 
     def weight(self, sigma: Tensor) -> Tensor:

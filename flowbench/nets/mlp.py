@@ -26,12 +26,22 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """net(x, t, y) for x (B, *shape), t (B,), y (B,) int64 or None; 0.27 M parameters at 128."""
+    """net(x, t, y) for x (B, *shape), t (B,), y (B,) int64 or None; 0.27 M parameters at 128.
 
-    def __init__(self, shape: Sequence[int], classes: int = 0, width: int = 128, blocks: int = 3):
+    With `times` 2, t is (B, 2).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int = 0,
+        width: int = 128,
+        blocks: int = 3,
+        times: int = 1,
+    ):
         super().__init__()
         size = prod(shape)
-        self.embedding = Embedding(width, classes)
+        self.embedding = Embedding(width, classes, times=times)
         self.input = nn.Linear(size, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.output = nn.Linear(width, size)

@@ -33,15 +33,15 @@ class UNet(nn.Module):
     """net(x, t, y) for x (B, C, H, W), t (B,), y (B,) int64 or None.
 
     `width` channels at the top and twice as many below; the image is halved until its side is
-    below 8 (a side of 8 has 2 levels, 28 has 3, 32 has 4).
+    below 8 (a side of 8 has 2 levels, 28 has 3, 32 has 4). With `times` 2, t is (B, 2).
     """
 
-    def __init__(self, shape: Sequence[int], classes: int = 0, width: int = 32):
+    def __init__(self, shape: Sequence[int], classes: int = 0, width: int = 32, times: int = 1):
         super().__init__()
         channels, side = shape[0], shape[-1]
         levels = 1 + max(1, (side // 4).bit_length() - 1)
         widths = [width] + [2 * width] * (levels - 1)
-        self.embedding = Embedding(4 * width, classes)
+        self.embedding = Embedding(4 * width, classes, times=times)
         self.input = nn.Conv2d(channels, width, 3, padding=1)
         self.down = nn.ModuleList(
             Block(widths[max(i - 1, 0)], widths[i], 4 * width) for i in range(levels)

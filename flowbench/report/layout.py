@@ -8,7 +8,10 @@ from flowbench.compare import Cell, Group, Section, command
 from flowbench.records import RUN_LEVEL, Dataset
 
 MISSING = "not measured"
-COSTS = ("S", "S2", "ms-per-sample", "train-seconds", "train-images", "parameters")
+COSTS = (
+    *("nll", "S", "S2", "ms-per-sample", "mflop-per-sample", "train-seconds", "train-images"),
+    *("parameters", "parameters-per-evaluation"),
+)
 INTERNAL = ("nfe", "peak-mib", "clipped")  # stored and shown by `flowbench show`
 
 

@@ -8,7 +8,7 @@ import torch
 
 from flowbench.coordinates import like, velocity_of
 from flowbench.metrics import straightness as module
-from flowbench.metrics.straightness import straightness
+from flowbench.metrics.straightness import steps_between, straightness
 from flowbench.noise import unit_noise
 
 EDM = (1 / 81, 1 / 1.002)
@@ -142,3 +142,26 @@ def test_heun_steps_converge():
     first, second = straightness(exact.M1.velocity, spread(1000))
     assert first == pytest.approx(0.654886, rel=0.01)
     assert second == pytest.approx(0.540367, rel=0.02)
+
+
+def test_knots_make_a_field_that_jumps_exact():
+    """v = 1 up to t = 0.3 and -2 after it: the chord is -1.1, the deviation known."""
+
+    def field(z, t, labels):
+        return torch.where(t[:, None] < 0.3, torch.ones_like(z), torch.full_like(z, -2.0))
+
+    noise, chord = torch.zeros(3, 1), 0.3 - 2 * 0.7
+    first = 0.3 * abs(1 - chord) + 0.7 * abs(-2 - chord)
+    second = 0.3 * (1 - chord) ** 2 + 0.7 * (-2 - chord) ** 2
+    exact = straightness(field, noise, knots=(0.3,), steps=7)
+    assert exact == pytest.approx((first, second), abs=1e-5)
+    blurred = straightness(field, noise, steps=7)  # a step across the jump averages it away
+    assert abs(blurred[0] - first) > 0.01
+
+
+def test_no_step_crosses_a_knot_and_all_of_them_cover_the_interval():
+    grid = steps_between((0.1, 0.9), (0.5, 0.95, 0.3), 4)
+    assert len(grid) == 3 * 4 and grid[0][0] == 0.1 and grid[-1][1] == 0.9
+    for begin, end in grid:
+        assert begin < end and not any(begin < knot < end for knot in (0.3, 0.5))
+    assert sum(end - begin for begin, end in grid) == pytest.approx(0.8, abs=1e-5)
