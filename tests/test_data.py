@@ -15,7 +15,10 @@ from flowbench.data.archive import ZipImages, archive
 from flowbench.data.base import Arrays, load, quantise, scale
 from flowbench.records import FlowbenchError
 
-NAMES = ["digits", "mog128", "moons", "checkerboard", "8gaussians", "rose"]
+NAMES = [
+    *["digits", "mog128", "moons", "checkerboard", "8gaussians", "rose"],
+    *["gaussian2", "gaussian16", "gaussian128"],
+]
 
 
 def images(n=6, side=8, seed=0):
@@ -30,6 +33,25 @@ def test_the_data_that_come_along(name):
     assert 0.5 < data.std < 1.3
     assert (y is None) == (data.classes == 0)
     assert data.test is not None and len(data.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    "name, sha, modes",
+    [("mog128", "00e5f9e5", 2), ("8gaussians", "299ac9d1", 8), ("gaussian16", "bf6120d6", 1)],
+)
+def test_mixtures_know_their_law_and_are_the_rows_they_always_were(name, sha, modes):
+    data = planning.load_data(name, "cpu", None)
+    assert data.sha256.startswith(sha)
+    assert data.law.means.shape == data.law.stds.shape == (modes, *data.shape)
+    assert data.law.weights.sum() == 1
+    if data.modes is not None:
+        dims = list(data.modes.dims)
+        torch.testing.assert_close(data.law.means[:, dims].float(), data.modes.means)
+
+
+def test_other_data_have_no_law():
+    for name in ("digits", "moons"):
+        assert planning.load_data(name, "cpu", None).law is None
 
 
 def test_digits_are_the_real_ones():
