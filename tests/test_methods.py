@@ -2,9 +2,14 @@
 
 import pytest
 import torch
+from flowbench_plugins.bot_cfm import BOTCFM
 from flowbench_plugins.cfm import CFM
+from flowbench_plugins.ctm import CTM
 from flowbench_plugins.edm import EDM
+from flowbench_plugins.exact import Exact
+from flowbench_plugins.lfm import LFM
 from flowbench_plugins.lmm import LMM
+from flowbench_plugins.rect_flow import RectFlow
 from torch import nn
 
 from flowbench import hookimpl, plugins, solvers, training
@@ -22,6 +27,75 @@ class TestCFMMidpointVectors(MethodContract):
     kind = "vector"
 
 
+class TestInterFlowVectors(MethodContract):
+    method = CFM(path="trig", solver="heun")
+    kind = "vector"
+
+
+class TestBOTCFM(MethodContract):
+    method = BOTCFM(n=24, width=16)  # pools across batches of 16
+
+
+class TestBOTCFMSinkhornVectors(MethodContract):
+    method = BOTCFM(n=8, coupling="sinkhorn", reg=0.5, per_class=False)
+    kind = "vector"
+
+
+class TestRectFlowFirst(MethodContract):
+    method = RectFlow(k=1, width=16)
+
+
+class TestRectFlowSecond(MethodContract):
+    method = RectFlow(pairs=64, pair_steps=2, start="random", width=16)
+
+
+class TestRectFlowInverseVectors(MethodContract):
+    method = RectFlow(
+        pairs=64, pair_steps=2, start="random", inverse=0.5, times="u-shaped", loss="huber"
+    )
+    kind = "vector"
+
+
+class TestRectFlowDistilled(MethodContract):
+    method = RectFlow(distil=2, pairs=64, pair_steps=2, start="random", width=16)
+    nfes = (2,)
+
+
+class TestCTM(MethodContract):
+    method = CTM(grid=5, kmax=2, start="random", width=16)
+
+
+class TestCTMAdaptiveVectors(MethodContract):
+    method = CTM(grid=5, kmax=2, start="random", adaptive=True, target="ema", gamma=0.5)
+    kind = "vector"
+
+
+class TestCD(MethodContract):
+    method = CTM(variant="cd", grid=5, start="random", width=16)
+
+
+class TestCDVectors(MethodContract):
+    method = CTM(variant="cd", start="random", weight="none", levels=(1.382,))
+    kind = "vector"
+    nfes = (1, 2)
+
+
+class TestLFM(MethodContract):
+    method = LFM(blocks=2, width=16)
+    nfes = (2, 3, 5)
+
+
+class TestLFMTrigVectors(MethodContract):
+    method = LFM(blocks=3, path="trig", coupling="shuffled", warm=False, schedule="even")
+    kind = "vector"
+    nfes = (3, 4, 8)
+
+
+class TestLFMDistilled(MethodContract):
+    method = LFM(blocks=2, distil=1, width=16)
+    nfes = (1,)
+
+
 class TestEDM(MethodContract):
     method = EDM(width=16)
     nfes = (1, 2, 5, 35, 36)
@@ -36,6 +110,25 @@ class TestEDMHeunVectors(MethodContract):
 class TestEDMStochastic(MethodContract):
     method = EDM(solver="heun", churn=10.0, width=16)
     nfes = (1, 2, 9)
+
+
+class TestExact(MethodContract):
+    method = Exact()
+    kind = "vector"
+    test_interrupted_training_equals_continuous = None  # it has none
+
+
+class TestExactEDM(TestExact):
+    method = Exact(field="edm")
+
+
+class TestExactLines(TestExact):
+    method = Exact(field="lines")
+
+
+class TestExactLFM(TestExact):
+    method = Exact(field="lfm", blocks=2)
+    nfes = (2, 3, 5)
 
 
 class TestLMM(MethodContract):

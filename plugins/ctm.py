@@ -1,0 +1,247 @@
+"""Consistency trajectory models (Kim et al. 2024, arXiv:2310.02279) and their case s = 0,
+consistency distillation (Song et al. 2023, arXiv:2303.01469)."""
+
+import math
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from flowbench import FlowbenchError, coordinates, hookimpl, nets, noise_levels, training
+from flowbench.coordinates import like
+from flowbench.data.base import Split
+
+OF_ONE = {"ctm": ("kmax", "dsm", "adaptive", "gamma"), "cd": ("weight",)}
+
+
+@dataclass(frozen=True)
+class CTM:
+    """Jump along a teacher's path from any noise level to any lower one, or straight to data."""
+
+    teacher: ClassVar[str] = "edm"
+
+    variant: Literal["ctm", "cd"] = "ctm"  # cd: consistency distillation, which jumps to data only
+    grid: int = 18  # training levels N; the papers: 18 for CIFAR-10, 40 for ImageNet
+    kmax: int = 4  # ctm: most teacher steps in a jump; the paper: 17, which costs 3 times as much
+    target: Literal["live", "ema"] = "live"  # weights of the target's first jump; live: as released
+    dsm: float = 0.1  # ctm: weight of denoising; 1 drowns the jumps on digits, 0.01 the denoiser
+    adaptive: bool = False  # ctm: dsm as in the paper, by gradients; on small data it fades to 0.01
+    weight: Literal["edm", "none"] = "edm"  # cd: of each level; none, the paper's, fails on mog128
+    start: Literal["teacher", "random"] = "teacher"  # weights at the start of training
+    gamma: float = 0.0  # ctm: share of fresh noise in sampling, 0 to 1; the paper's numbers: 0
+    nodes: Literal["auto", "karras", "uniform"] = "auto"  # sampled levels; auto: cd uniform
+    levels: tuple[float, ...] = ()  # sampled levels after sigma_max, such as 1.382 for NFE 2
+    sigma_min: float = 0.002  # lowest level, the papers' value
+    sigma_max: float = 80.0  # highest level, the papers' value
+    lr: float = 2e-3  # Adam's step size; the papers, with networks 100 times larger: 4e-4
+    ema: float = 0.999  # decay of the weight average, which is the target too; the paper's value
+    width: int | None = None  # of the network; None: 128 for vectors, 32 for images
+
+    def __post_init__(self):
+        other = "cd" if self.variant == "ctm" else "ctm"
+        for field in fields(self):
+            if field.name in OF_ONE[other] and getattr(self, field.name) != field.default:
+                raise FlowbenchError(f"{field.name} is an option of -o variant={other} only")
+        most = self.kmax if self.variant == "ctm" else 1
+        if not 1 <= most < self.grid:
+            raise FlowbenchError(f"grid={self.grid} has no room for jumps of {most} steps")
+        if not 0 <= self.gamma <= 1 or self.dsm < 0:
+            raise FlowbenchError("gamma goes from 0 to 1, and dsm is not negative")
+        path = [self.sigma_max, *self.levels, self.sigma_min, 0.0]
+        if sorted(set(path), reverse=True) != path:
+            raise FlowbenchError("levels fall, from below sigma_max to above sigma_min > 0")
+
+    @property
+    def interval(self):
+        """The canonical times over which the field is defined; cd has no field."""
+        if self.variant == "cd":
+            return None
+        return 1 / (1 + self.sigma_max), 1 / (1 + self.sigma_min)
+
+    def network(self, data):
+        """The untrained g(x, t, y, s), or for cd the untrained f(x, t, y)."""
+        if self.variant == "ctm":
+            net = nets.default(data, width=self.width, times=2)
+            return Jumps(net, data.std).to(data.device)
+        net = nets.default(data, width=self.width)
+        return nets.Denoiser(net, data.std, "cm", sigma_min=self.sigma_min).to(data.device)
+
+    def jump(self, network, x, t, s, y=None):
+        """From `x` at noise levels `t` (B,) along the path to `s` (B,) <= t; cd ignores `s`."""
+        if self.variant == "cd":
+            return network(x, t, y)
+        keep = like(s / t, x)
+        return keep * x + (1 - keep) * network(x, t, y, s)
+
+    @hookimpl
+    def train(self, data, run, teacher):
+        net = self.network(data)
+        if self.start == "teacher" and not run.started:
+            copy_weights(teacher.network, net)
+        average = training.Average(net, self.ema)
+        objective = self.distillation if self.variant == "cd" else self.matching
+
+        def loss(x, y):
+            return objective(net, average.net, teacher, x, y)
+
+        rows = Taught(data.train.values, data.train.labels, data.device, teacher)
+        return training.fit(net, loss, rows, run, lr=self.lr, average=average)
+
+    def distillation(self, net, averaged, teacher, x, y):
+        """Equal ends from neighbouring levels of a path (Song et al., Algorithm 2)."""
+        levels = self.draw_jumps(len(x), x.device)[0].to(x)
+        noisy = x + like(levels[0], x) * torch.randn_like(x)
+        with torch.no_grad():
+            after = heun(teacher.denoiser, noisy, y, levels)
+            target = (averaged if self.target == "ema" else net)(after, levels[1], y)
+        error = (net(noisy, levels[0], y) - target).square().flatten(1).mean(1)
+        return (error * net.weight(levels[0])).mean() if self.weight == "edm" else error.mean()
+
+    def matching(self, net, averaged, teacher, x, y):
+        """Soft consistency matching plus denoising; Kim et al.'s adversarial loss is left out."""
+        consistency = self.consistency(net, averaged, teacher, x, y)
+        denoising = self.denoising(net, x, y)
+        if not self.adaptive:
+            return consistency + self.dsm * denoising
+        last = net.get_parameter("net.output.weight")
+        return consistency + balance(consistency, denoising, last) * denoising
+
+    def consistency(self, net, averaged, teacher, x, y):
+        """Equal ends of a jump from t to s, and of the teacher's steps to u, then a jump to s."""
+        levels, s = (part.to(x) for part in self.draw_jumps(len(x), x.device, self.kmax))
+        t, u, low = levels[0], levels[-1], torch.full_like(s, self.sigma_min)
+        noisy = x + like(t, x) * torch.randn_like(x)
+        with torch.no_grad():
+            after = heun(teacher.denoiser, noisy, y, levels)
+            inner = averaged if self.target == "ema" else net
+            target = self.jump(averaged, self.jump(inner, after, u, s, y), s, low, y)
+        # The averaged weights are constants here, but the gradient passes through their network.
+        end = self.jump(averaged, self.jump(net, noisy, t, s, y), s, low, y)
+        return (end - target).square().mean()
+
+    def denoising(self, net, x, y):
+        """EDM's loss of g(x, t, t), half of it at high levels, as Kim et al. released it."""
+        n, device = len(x), x.device
+        usual = noise_levels.draw_log_normal(n // 2, -1.2, 1.2, device)
+        place = 0.7 * torch.rand(n - n // 2, device=device)
+        high = noise_levels.warp(place, self.sigma_min, self.sigma_max)
+        sigma = torch.cat([usual, high]).to(x)
+        noisy = x + like(sigma, x) * torch.randn_like(x)
+        error = (net(noisy, sigma, y) - x).square().flatten(1).mean(1)
+        return (net.weight(sigma) * error).mean()
+
+    def draw_jumps(self, n, device, most=1):
+        """Levels (k + 1, n) of a teacher's k steps, and ends s (n,): s <= u < t in each row.
+
+        k is one for the batch, with P(k) ~ k up to `most`; where they leave room, the places i
+        of t and j of s on the grid are uniform for each row.
+        """
+        k = int(torch.arange(1.0, most + 1).multinomial(1)) + 1
+        i = torch.randint(self.grid - k, (n,), device=device)
+        j = i + k + (torch.rand(n, device=device) * (self.grid - k - i)).long()
+        grid = noise_levels.karras(self.grid, self.sigma_min, self.sigma_max).to(device)
+        return grid[i + torch.arange(k + 1, device=device)[:, None]], grid[j]
+
+    @hookimpl
+    def sample(self, network, noise, labels, nfe, rng):
+        low, gamma = self.sigma_min, 1.0 if self.variant == "cd" else self.gamma
+        x, path = self.sigma_max * noise, self.path(nfe)
+        for level, following in pairwise(path):
+            s = low + math.sqrt(1 - gamma**2) * (following - low)
+            t, end = x.new_full((len(x),), level), x.new_full((len(x),), s)
+            x = self.jump(network, x, t, end, labels)
+            if gamma and following > low:
+                x = x + math.sqrt(following**2 - s**2) * rng()
+        return x
+
+    def path(self, nfe):
+        """The nfe + 1 levels of the sampler, from `sigma_max` to `sigma_min`."""
+        low, high = self.sigma_min, self.sigma_max
+        if self.levels and nfe == len(self.levels) + 1:
+            return [high, *self.levels, low]
+        if self.nodes == "karras" or (self.nodes == "auto" and self.variant == "ctm"):
+            nodes = noise_levels.karras(nfe + 1, low, high)
+        else:
+            times = torch.linspace(1 / (1 + high), 1 / (1 + low), nfe + 1, dtype=torch.float64)
+            nodes = coordinates.sigma(times)
+        return [high, *nodes[1:-1].tolist(), low]
+
+    def refuses(self, nfe):
+        """Why this method cannot sample with `nfe` evaluations, or None."""
+        if nfe is None:
+            return "it has no adaptive solver"
+        if self.levels and nfe not in (1, len(self.levels) + 1):
+            return f"levels makes it 1 or {len(self.levels) + 1} evaluations"
+        return None
+
+    @hookimpl
+    def velocity(self, network, z, t, labels):
+        return coordinates.velocity_of(network)(z, t, labels)
+
+
+class Jumps(nets.Denoiser):
+    """g(x, t, y, s): EDM's denoiser of x = data + t noise, told the level s (B,) to jump to.
+
+    EDM's preconditioning at t of a network with the times ln(t)/4 and ln(s)/4; without s it is
+    g(x, t, t), which is trained to be EDM's denoiser. `std` is the data's standard deviation.
+    """
+
+    def forward(self, x, sigma, y=None, s=None):
+        times = torch.stack([sigma, sigma if s is None else s], 1)
+        total = (sigma.square() + self.std**2).sqrt()
+        output = self.net(x / like(total, x), times.log() / 4, y)
+        skip, out = (self.std / total).square(), sigma * self.std / total
+        return like(skip, x) * x + like(out, x) * output
+
+
+@dataclass(frozen=True)
+class Taught(Split):
+    """Rows of data, drawn when `teacher` is there.
+
+    Made only inside the first loss, it would spend the student's random numbers.
+    """
+
+    teacher: Any = None
+
+    def prepare(self) -> None:
+        """Train the teacher, or find it."""
+        _ = self.teacher.network
+
+
+def copy_weights(source: nn.Module, net: nn.Module) -> None:
+    """Start `net` from a teacher's weights; FlowbenchError where the networks differ.
+
+    What reads the second time stays zero, so all jumps start as the teacher's Euler steps.
+    """
+    try:
+        missing, others = net.load_state_dict(source.state_dict(), strict=False)
+        if others or source.form != "edm" or not all("second" in name for name in missing):
+            raise RuntimeError("another network or preconditioning")
+    except (AttributeError, RuntimeError) as error:
+        raise FlowbenchError(
+            "start=teacher needs an edm teacher of the same width; else add -o start=random"
+        ) from error
+
+
+def heun(denoiser, x: Tensor, y: Tensor | None, levels: Tensor) -> Tensor:
+    """Heun's rule down `levels` (K + 1, B), a path for each row of `x` (B, *shape)."""
+    for t, u in pairwise(levels):
+        slope = (x - denoiser(x, t, y)) / like(t, x)
+        step = like(u - t, x)
+        moved = x + step * slope
+        x = x + step / 2 * (slope + (moved - denoiser(moved, u, y)) / like(u, x))
+    return x
+
+
+def balance(consistency: Tensor, denoising: Tensor, weight: nn.Parameter) -> Tensor:
+    """The factor on `denoising` that makes both gradients in `weight` equally long.
+
+    Bounded as Kim et al. released it: 1e-4 below the line, at most 10 000.
+    """
+    lengths = [
+        torch.autograd.grad(loss, weight, retain_graph=True)[0].norm()
+        for loss in (consistency, denoising)
+    ]
+    return (lengths[0] / (lengths[1] + 1e-4)).clamp(0, 1e4)
