@@ -1,22 +1,53 @@
 """`flowbench show`: everything that is stored about one run."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
 from flowbench.cli import words
 from flowbench.records import RUN_LEVEL, Score, Spec
 
+PICTURE = click.Path(path_type=Path, dir_okay=False)
+
 
 @click.command()
 @click.argument("run")
+@click.option(
+    "--trajectories",
+    type=PICTURE,
+    help="Also draw noise, samples, trajectories coloured by time, and the field at the start.",
+)
+@click.option(
+    "--samples",
+    type=PICTURE,
+    help="Also draw the samples: the same noise, a column for each number of evaluations.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@words.runs
+@words.data_root
 @words.database
-def show(run: str, db: str) -> None:
+def show(run: str, trajectories, samples, device: str, folder, data_root, db: str) -> None:
     """Show RUN: a name, the number of an attempt, or the start of a name or key."""
     from flowbench.store import Store
 
     store = Store.open_existing(words.url(db))
     spec = store.find(run)
+    if trajectories or samples:
+        from flowbench.cli import pictures
+
+        place = (words.runs_folder(db, folder), data_root, device)
+        if trajectories:
+            pictures.draw_trajectories(store, spec, *place, trajectories)
+        if samples:
+            pictures.draw_samples(store, spec, *place, samples)
+    _print(store, spec)
+    for picture in filter(None, (trajectories, samples)):
+        click.echo(f"wrote {picture}", err=True)
+
+
+def _print(store, spec: Spec) -> None:
+    """Everything that is stored about a run, as lines."""
     for line in (*_spec(spec), *_attempts(store, spec), *_scores(store, spec)):
         click.echo(line)
     for file in store.artifacts(spec.name):
