@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BENCH = FLOWBENCH_DB=demo/results.db .venv/bin/python -m flowbench
 
-.PHONY: demo test quick leaderboard clean
+.PHONY: demo test quick smoke leaderboard clean
 
 demo: .venv/installed
 	mkdir -p demo
@@ -19,9 +19,17 @@ test: .venv/installed
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 	.venv/bin/python -m pytest
+	$(MAKE) smoke
 
 quick: .venv/installed
 	.venv/bin/python -m pytest -m "not slow"
+
+# Every method on one tiny set, through the suite that `benchmarks/smoke.toml` describes.
+smoke: .venv/installed
+	rm -rf smoke
+	mkdir smoke
+	.venv/bin/python -m flowbench run --suite benchmarks/smoke.toml --db smoke/results.db
+	.venv/bin/python -m flowbench compare --suite benchmarks/smoke.toml --db smoke/results.db --strict
 
 # The deliberate command that changes the tracked results.db.
 leaderboard: .venv/installed
@@ -35,4 +43,4 @@ leaderboard: .venv/installed
 	touch .venv/installed
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv demo smoke build *.egg-info

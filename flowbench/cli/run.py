@@ -1,22 +1,30 @@
 """`flowbench run`: train, sample and score one method, storing each score as it is made."""
 
-import signal
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flowbench.cli import words
-from flowbench.records import Artifact, FlowbenchError, RunFailed
+from flowbench.records import FlowbenchError, RunFailed
+
+# What a suite's file decides; --seed and --dataset choose among its cells.
+DECIDED = (
+    *("method", "nfe", "samples", "sample_seed", "steps", "images", "batch", "options", "teacher"),
+)
 
 
 @click.command()
-@click.argument("method", type=words.Name("method"))
-@click.option("--dataset", required=True, type=words.Name("dataset"), help="See `datasets`.")
+@click.argument("method", required=False, type=words.Name("method"))
+@click.option("--dataset", type=words.Name("dataset"), help="See `datasets`.")
+@click.option(
+    "--suite",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run what is missing of this file; --dataset and --seed choose among its runs.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Of a suite at once.  [cores, or 1 on a GPU]")
+@click.option("--dry-run", "dry", is_flag=True, help="Of a suite: print the plan, write nothing.")
 @click.option(
     "--nfe",
     type=words.NFE,
@@ -69,20 +77,27 @@ from flowbench.records import Artifact, FlowbenchError, RunFailed
 @words.runs
 @words.data_root
 @words.database
-def run(seeds, db, folder, data_root, device, quiet, force, every, **asked: Any) -> None:
+@click.pass_context
+def run(ctx, suite, jobs, dry, db, folder, data_root, device, quiet, force, every, **asked) -> None:
     """Train METHOD on a data set, sample at each NFE, and store every score.
 
-    What is stored already is not done again: the same command finishes what is missing.
+    What is stored already is not done again: the same command finishes what is missing. With
+    --suite, all that a file names is done that way, several runs at a time.
     """
-    from flowbench import environment, planning
+    from flowbench import environment, execution, planning
     from flowbench.cli.progress import watcher
     from flowbench.store import Store
 
+    place = words.runs_folder(db, folder)
+    if suite is not None:
+        return _suite(ctx, suite, db, place, data_root, device, jobs, dry, quiet, force, every)
+    _check(asked, jobs, dry)
+    seeds = asked.pop("seeds")
     request = _request(db, **asked)
-    with _terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
+    with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
         setup = planning.Setup(
             device=environment.device(device),
-            folder=_made(words.runs_folder(db, folder), folder is not None),
+            folder=made_folder(place, folder is not None),
             data_root=data_root,
             every=every,
             watch=watch,
@@ -90,14 +105,35 @@ def run(seeds, db, folder, data_root, device, quiet, force, every, **asked: Any)
         )
         plans = [planning.plan(request(seed), setup) for seed in dict.fromkeys(seeds)]
         store = Store(words.url(db))
-        failures = [_execute(store, plan, setup, force, quiet) for plan in plans]
+        failures = [_one(store, plan, setup, force, quiet) for plan in plans]
     if not quiet:
         _summary(store, plans)
     if any(failures):
         raise RunFailed("; ".join(filter(None, failures)))
 
 
-def _made(folder: Path, named: bool) -> Path:
+def _suite(ctx: click.Context, path: Path, *arguments: Any) -> None:
+    """Run a suite; what its file decides may not be given beside it."""
+    from flowbench.cli import suite
+
+    suite.refuse(ctx, DECIDED)
+    dataset, seeds = ctx.params["dataset"], ctx.params["seeds"]
+    default = ctx.get_parameter_source("seeds") is click.core.ParameterSource.DEFAULT
+    narrow = {"seeds": () if default else seeds, "datasets": [dataset] if dataset else ()}
+    suite.run(path, narrow, *arguments)
+
+
+def _check(asked: dict[str, Any], jobs: int | None, dry: bool) -> None:
+    """Raise what click raises for words that are missing, or that only a suite takes."""
+    if asked["method"] is None:
+        raise click.UsageError("Missing argument 'METHOD' (or --suite FILE).")
+    if asked["dataset"] is None:
+        raise click.UsageError("Missing option '--dataset'.")
+    if jobs is not None or dry:
+        raise click.UsageError("--jobs and --dry-run belong to --suite.")
+
+
+def made_folder(folder: Path, named: bool) -> Path:
     """The folder of runs; the place of a database that does not exist is not made up."""
     try:
         folder.mkdir(parents=named, exist_ok=True)
@@ -132,67 +168,18 @@ def _teacher(db: str, word: str):
         ) from error
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Make SIGTERM end a run as Ctrl-C does: recorded as interrupted, to be gone on with."""
-
-    def stop(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _execute(store, plan, setup, force: bool, quiet: bool) -> str:
-    """Do what is missing of one run; returns why it failed, or nothing."""
-    from flowbench import environment, runner
+def _one(store, plan, setup, force: bool, quiet: bool) -> str:
+    """Do what is missing of one run; returns its name and why it failed, or nothing."""
+    from flowbench.execution import execute
 
     name = f"{plan.spec.variant} on {plan.spec.dataset}, seed {plan.spec.seed}"
-    expected = runner.expected(plan)
-    try:
-        with runner.claim(plan, setup):
-            todo = expected if force else expected - store.done(plan.spec, plan.protocol.seed)
-            if not todo:
-                return _nothing_to_do(store, plan, name, quiet)
-            surroundings = environment.capture(setup.device)
-            with store.attempt(plan.spec, surroundings, force) as attempt:
-                for made in runner.run(plan, setup, todo, attempt.generation):
-                    _keep(attempt, made)
-    except FlowbenchError as error:
-        return f"{name}: {error}"
-    except Exception as error:
-        return f"{name}: {type(error).__name__}: {error} ({_log(plan, setup)})"
-    return ""
 
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"{name}: {text}")
 
-def _nothing_to_do(store, plan, name: str, quiet: bool) -> str:
-    """Say that all is there; a run that diverged stays a failure until --force mends it."""
-    tried = [t for t in store.tried(plan.spec.dataset) if t.run == plan.spec.name]
-    if tried[-1].outcome == "diverged":
-        return f"{name}: {tried[-1].error} (in attempt {tried[-1].number}; --force tries anew)"
-    if not quiet:
-        click.echo(f"{name}: every score is there already (--force does it anew)")
-    return ""
-
-
-def _keep(attempt, made) -> None:
-    if isinstance(made, Artifact):
-        attempt.artifact(made.role, made.path, made.sha256, made.bytes)
-    else:
-        attempt.add(made)
-
-
-def _log(plan, setup) -> str:
-    """Write the traceback of the exception at hand beside the run, and say where."""
-    path = setup.folder / f"{plan.spec.name}.error.log"
-    try:
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError as error:
-        return f"its traceback cannot be kept: {error}"
-    return f"traceback in {path}"
+    failure = execute(store, plan, setup, force, say=say)
+    return f"{name}: {failure}" if failure else ""
 
 
 def _summary(store, plans) -> None:

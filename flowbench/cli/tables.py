@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from flowbench.cli import words
-from flowbench.records import Dataset, FlowbenchError
+from flowbench.records import Dataset, FlowbenchError, RunFailed
 
 
 @click.command()
@@ -24,11 +24,53 @@ from flowbench.records import Dataset, FlowbenchError
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also draw a PNG: a row of samples per method, the same noise in each column.",
 )
+@click.option(
+    "--figure",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also draw a panel: a row per method with its samples, trajectories and field.",
+)
+@click.option(
+    "--suite",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The runs of this file and no others, and whether its expectations are met.",
+)
+@click.option("--strict", is_flag=True, help="Of a suite: exit with 3 unless all is met.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "md"]),
+    default="table",
+    show_default=True,
+)
 @words.runs
+@words.data_root
 @words.database
-def compare(methods, dataset, nfe, metrics, sheet, folder, db) -> None:
+def compare(
+    methods, dataset, nfe, metrics, sheet, figure, suite, strict, form, folder, data_root, db
+) -> None:
     """Compare METHODS: one table a data set, mean ± standard deviation over seeds, best in bold."""
-    from flowbench.report import layout, terminal
+    metrics, met = [name for some in metrics for name in some.split(",")], True
+    if suite is not None:
+        from flowbench.cli import suite as suites
+
+        if methods or dataset or sheet:
+            raise FlowbenchError("--suite says what to compare: METHODS, --dataset, --sheet do not")
+        store, rows, met = suites.compare(suite, db, data_root, metrics, nfe or (), form)
+    elif strict:
+        raise FlowbenchError("--strict belongs to --suite, whose expectations it is about")
+    else:
+        store, rows = _compared(db, dataset, methods, nfe, metrics, form, folder, sheet)
+    if figure:
+        from flowbench.cli import pictures
+
+        pictures.figure(store, rows, words.runs_folder(db, folder), data_root, "cpu", figure)
+    if strict and not met:
+        raise RunFailed(f"not every expectation of {suite} is met")
+
+
+def _compared(db: str, dataset, methods, nfe, metrics, form: str, folder, sheet):
+    """Print a table for each section; returns the store, and label and run of each row."""
+    from flowbench.report import layout, terminal, text
 
     store, found = _sections(db, dataset, methods)
     tables = []
@@ -36,9 +78,13 @@ def compare(methods, dataset, nfe, metrics, sheet, folder, db) -> None:
         remark, order, entry = catalogue(section.dataset)
         names = _names(section, metrics, order)
         tables.append(layout.matrix(section, names, nfe, methods, entry, remark))
-    terminal.show(tables)
+    if form == "md":
+        click.echo(text.markdown(tables), nl=False)
+    else:
+        terminal.show(tables)
     if sheet:
         _draw(store, found, nfe, words.runs_folder(db, folder), sheet)
+    return store, [(group.label, group.spec) for section in found for group in section.groups]
 
 
 @click.command()
@@ -141,7 +187,6 @@ def _names(section, metrics, order) -> list[str]:
     from flowbench.compare import HEADLINES, OTHERWISE
 
     known = [*section.metrics, *section.facts]
-    metrics = [name for words in metrics for name in words.split(",")]
     if not metrics:
         names = [name for name in HEADLINES if name in known]
         return names if set(names) - {"S"} else [name for name in OTHERWISE if name in known]

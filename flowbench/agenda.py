@@ -1,0 +1,247 @@
+"""From a suite to tasks: what is there, what is missing, who needs whom, and how long it takes."""
+
+import heapq
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from flowbench import planning, plugins, runner
+from flowbench.planning import Plan, Request, Setup
+from flowbench.records import RUN_LEVEL, FlowbenchError, Measured, Spec, Tried
+from flowbench.store import Store
+from flowbench.suitefile import Row
+from flowbench.suites import Cell, Suite
+
+UNKNOWN = 60.0  # seconds of a run that nothing is known about, to order it among others
+
+
+@dataclass
+class Task:
+    """A cell with its plan and its place among the others.
+
+    `missing` of `scores` are to be made; `trouble` is why a finished run counts as failed.
+    `teachers` are the cells that must end before, `shared` the names of the runs that this one
+    trains unless another has done it. `seconds` is the estimate for what is missing, if there is
+    one.
+    """
+
+    cell: Cell
+    request: Request
+    plan: Plan
+    scores: int = 0
+    missing: int = 0
+    trouble: str = ""
+    teachers: list["Task"] = field(default_factory=list)
+    shared: set[str] = field(default_factory=set)
+    seconds: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Of the run."""
+        return self.plan.spec.key
+
+    def ancestors(self) -> Iterator[Plan]:
+        """The plans of its teacher, its teacher's teacher, and so on."""
+        above = self.plan.teacher
+        while above is not None:
+            yield above
+            above = above.teacher
+
+
+def tasks(suite: Suite, data_root=None, seeds: Iterable[int] = (), datasets=()) -> list[Task]:
+    """A planned task for each cell, in the order of the file; `seeds`, `datasets` narrow them.
+
+    Raises FlowbenchError, naming the row, for whatever cannot be run.
+    """
+    cells = _narrowed(suite, set(seeds), set(datasets))
+    setup = Setup(data_root=data_root)  # the device is the workers' business
+    rows, found = {row.label: row for row in suite.rows}, []
+    for cell in cells:
+        try:
+            request = _request(suite, cell, rows, setup, ())
+            found.append(Task(cell, request, planning.plan(request, setup)))
+        except FlowbenchError as error:
+            raise type(error)(f"{suite.path}: {cell.row.label}: {error}") from error
+    return found
+
+
+def _narrowed(suite: Suite, seeds: set[int], datasets: set[str]) -> list[Cell]:
+    cells = suite.cells()
+    for name, asked, known in (
+        ("seed", seeds, {cell.seed for cell in cells}),
+        ("dataset", datasets, {cell.dataset for cell in cells}),
+    ):
+        if asked - known:
+            words = ", ".join(map(str, sorted(known)))
+            raise FlowbenchError(f"{suite.path} has no {name} {min(asked - known)}: it has {words}")
+    return [
+        cell
+        for cell in cells
+        if cell.seed in (seeds or {cell.seed}) and cell.dataset in (datasets or {cell.dataset})
+    ]
+
+
+def _request(
+    suite: Suite, cell: Cell, rows: Mapping[str, Row], setup: Setup, students: tuple[str, ...]
+) -> Request:
+    """The words of a cell; a teacher that is a row becomes the run of that row."""
+    row, head, teacher = cell.row, suite.head, cell.row.teacher
+    word: str | Spec | None = teacher
+    if teacher in students:
+        raise FlowbenchError(f"{teacher} would be its own teacher's student")
+    if teacher is not None and teacher in rows:
+        above = replace(cell, row=rows[teacher])
+        request = _request(suite, above, rows, setup, (*students, row.label))
+        word = planning.plan(request, setup).spec
+    elif teacher is not None and teacher not in plugins.methods():
+        raise FlowbenchError(f"its teacher {teacher!r} is neither a label nor a method")
+    return Request(
+        row.method,
+        cell.dataset,
+        cell.seed,
+        row.steps,
+        batch=row.batch,
+        options=row.options,
+        teacher=word,
+        samples=head.samples,
+        sample_seed=head.sample_seed,
+        nfe=tuple(row.nfe),
+    )
+
+
+def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setup) -> None:
+    """Fill in what is stored already, who waits for whom, and what it will take."""
+    by_key = {task.key: task for task in reversed(found)}
+    names = {task.cell.dataset for task in found}
+    tried = [t for name in names for t in store.tried(name)] if store else []
+    measured = [m for name in names for m in store.measured(name)] if store else []
+    last = {attempt.run: attempt for attempt in tried}
+    for task in found:
+        expected, spec = runner.expected(task.plan), task.plan.spec
+        done = store.done(spec, task.plan.protocol.seed) if store else set()
+        task.scores = len(expected)
+        task.missing = len(expected if force else expected - done)
+        attempt = last.get(spec.name)
+        if not task.missing and attempt is not None and attempt.outcome == "diverged":
+            task.trouble = f"{attempt.error} (--force tries anew)"
+        above = list(task.ancestors())
+        task.teachers = [by_key[p.spec.key] for p in above if p.spec.key in by_key]
+        task.shared = {p.spec.name for p in above if not _is_made(p, setup)}
+        task.shared -= {teacher.plan.spec.name for teacher in task.teachers}
+    _estimate(found, History(measured, tried), force, setup)
+
+
+def _is_made(plan: Plan, setup: Setup) -> bool:
+    """Whether the network is there, so that who needs it only has to read it."""
+    return plan.weights is not None or (plan.folder(setup) / "network.safetensors").exists()
+
+
+class History:
+    """How long runs have taken, by method, data set and options."""
+
+    def __init__(self, measured: Iterable[Measured], tried: Iterable[Tried]):
+        self.costs: dict[str, dict[str, float]] = defaultdict(dict)
+        self.runs: dict[tuple, set[Spec]] = defaultdict(set)
+        self.attempts: dict[str, float] = defaultdict(float)
+        specs: dict[str, Spec] = {}
+        for row in measured:
+            if row.score.nfe == RUN_LEVEL and row.score.name.startswith("train-seconds"):
+                self.costs[row.spec.key][row.score.name] = row.score.value
+                specs[row.spec.key] = row.spec
+        self.specs: dict[tuple, list[Spec]] = defaultdict(list)
+        for spec in specs.values():
+            self.specs[_kind(spec)].append(spec)
+        for attempt in tried:
+            if attempt.ended and attempt.outcome != "lost":
+                begun, ended = map(datetime.fromisoformat, (attempt.started, attempt.ended))
+                self.attempts[attempt.spec.key] += (ended - begun).total_seconds()
+
+    def training(self, spec: Spec) -> float | None:
+        """Seconds that training such a run takes by itself, scaled to its steps."""
+        known = [
+            self._own(other) * spec.budget.images / other.budget.images
+            for other in self.specs.get(_kind(spec), [])
+        ]
+        known = [seconds for seconds in known if math.isfinite(seconds)]
+        return statistics.fmean(known) if known else None
+
+    def examining(self, spec: Spec) -> float:
+        """Seconds that all else takes: what attempts lasted beyond the training that is billed."""
+        known = [
+            max(0.0, self.attempts[other.key] - self.costs[other.key]["train-seconds"])
+            for other in self.specs.get(_kind(spec), [])
+            if other.key in self.attempts
+        ]
+        return statistics.fmean(known) if known else 0.0
+
+    def _own(self, spec: Spec) -> float:
+        costs = self.costs[spec.key]
+        return costs.get("train-seconds", math.nan) - costs.get("train-seconds:teacher", 0.0)
+
+
+def _kind(spec: Spec) -> tuple:
+    """What runs share that take about equally long for each training example."""
+    return spec.method, spec.dataset, repr(sorted(spec.options.items()))
+
+
+def _estimate(found: Sequence[Task], history: History, force: bool, setup: Setup) -> None:
+    """Set `seconds` from history, else from the file; a shared teacher counts once."""
+    counted: set[str] = set()
+    for task in found:
+        if not task.missing:
+            task.seconds = 0.0
+            continue
+        training = history.training(task.plan.spec)
+        if training is None:
+            task.seconds = task.cell.row.seconds
+            continue
+        examining = history.examining(task.plan.spec)
+        task.seconds = examining + training * (force or not _is_made(task.plan, setup))
+        for above in task.ancestors():
+            if above.spec.name in task.shared - counted:
+                task.seconds += history.training(above.spec) or 0.0
+        counted |= task.shared
+
+
+def ranks(found: Sequence[Task]) -> dict[str, float]:
+    """By key: seconds from the start of a task to the end of the last that waits for it.
+
+    Those that come first in this order keep the whole as short as it can be; a teacher always
+    ranks above its students.
+    """
+    students: dict[str, list[Task]] = defaultdict(list)
+    for task in found:
+        for teacher in task.teachers:
+            students[teacher.key].append(task)
+    known: dict[str, float] = {}
+
+    def rank(task: Task) -> float:
+        if task.key not in known:
+            own = UNKNOWN if task.seconds is None else max(task.seconds, 1e-3)
+            known[task.key] = own + max(map(rank, students[task.key]), default=0.0)
+        return known[task.key]
+
+    return {task.key: rank(task) for task in found}
+
+
+def span(found: Sequence[Task], jobs: int, left: Callable[[Task], float] | None = None) -> float:
+    """Seconds until all has ended with so many jobs; `left` says what each task still takes.
+
+    By default that is its estimate, and nothing where there is none.
+    """
+    left = left or (lambda task: task.seconds or 0.0)
+    rank, now = ranks(found), 0.0
+    waiting = sorted(found, key=lambda task: -rank[task.key])
+    running: list[tuple[float, int, Task]] = []  # when it ends, and a number that breaks ties
+    while waiting or running:
+        open_ones = {id(task) for task in (*waiting, *(task for _, _, task in running))}
+        for task in list(waiting):
+            ready = not any(id(teacher) in open_ones for teacher in task.teachers)
+            if ready and len(running) < jobs:
+                waiting.remove(task)
+                heapq.heappush(running, (now + left(task), id(task), task))
+        now, _, _ = heapq.heappop(running)
+    return now

@@ -1,0 +1,176 @@
+"""`flowbench run --suite` and `flowbench compare --suite`: all cells of a file at once."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flowbench.cli import words
+from flowbench.records import Absent, FlowbenchError, RunFailed
+
+NAMED = 3  # failures that the last line names
+
+
+def refuse(ctx: click.Context, names: Sequence[str]) -> None:
+    """Raise FlowbenchError for options that the suite's file decides."""
+    given = [
+        parameter
+        for parameter in ctx.command.params
+        if parameter.name in names
+        and ctx.get_parameter_source(parameter.name) == click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        word = given[0].opts[-1]
+        word = "METHOD" if isinstance(given[0], click.Argument) else word
+        raise FlowbenchError(f"--suite says what to run: change its file instead of giving {word}")
+
+
+def run(
+    path: Path,
+    narrow: dict[str, Any],
+    db: str,
+    folder: Path,
+    data_root: Path | None,
+    device: str,
+    jobs: int | None,
+    dry: bool,
+    quiet: bool,
+    force: bool,
+    every: float,
+) -> None:
+    """Do what is missing of a suite; raises RunFailed at the end if a cell failed."""
+    from flowbench import agenda, environment, execution, suites, workers
+    from flowbench.cli import board
+    from flowbench.planning import Setup
+    from flowbench.report import terminal
+
+    suite = suites.read(path)
+    setup = Setup(environment.device(device), folder, data_root, every)
+    jobs = jobs or (1 if setup.device.startswith("cuda") else workers.cores())
+    if dry:
+        tasks = agenda.tasks(suite, data_root, **narrow)
+        agenda.look_up(tasks, _existing(db), force, setup)
+        terminal.show([board.plan_table(tasks, jobs, suite.head.title)])
+        return
+    threads = max(1, workers.cores() // jobs)
+    with execution.terminable(), workers.context(threads) as context:
+        tasks = agenda.tasks(suite, data_root, **narrow)  # while the server of processes starts
+        agenda.look_up(tasks, _created(db, folder), force, setup)
+        statuses = [_status(task) for task in tasks]
+        with board.watcher(quiet, sys.stderr.isatty(), statuses, jobs) as watch:
+            _crew(db, setup, force, jobs, threads, watch, context).run(statuses)
+    _end(path, statuses, quiet)
+
+
+def compare(
+    path: Path,
+    db: str,
+    data_root: Path | None,
+    metrics: Sequence[str],
+    nfes: Sequence[int],
+    form: str,
+) -> tuple[Any, list[tuple[str, Any]], bool]:
+    """Print a suite's tables and verdicts; returns the store, its rows, and whether all are met.
+
+    A row is a label with the Spec of its lowest seed. Runs are those that today's code, data and
+    options lead to; others in the database have no part in it.
+    """
+    from flowbench import suites
+    from flowbench.report import suite as report
+    from flowbench.report import terminal, text
+    from flowbench.store import Store
+
+    suite, store = suites.read(path), Store.open_existing(words.url(db))
+    results = _results(suite, store, data_root)
+    tables = [results.table(name, metrics, nfes) for name in suite.datasets]
+    verdicts = results.verdicts()
+    if form == "md":
+        judged = [report.verdict_table(verdicts)] if verdicts else []
+        click.echo(text.markdown([*tables, *judged]), nl=False)
+    else:
+        terminal.show(tables)
+        for line in report.verdict_lines(verdicts) if verdicts else []:
+            click.echo(line)
+    return store, results.rows(), all(verdict.word == "met" for verdict in verdicts)
+
+
+def _results(suite, store, data_root: Path | None):
+    """What the database holds of each cell, matched by the key of its run."""
+    from flowbench import agenda, plugins, runner
+    from flowbench.report.suite import Entry, Results
+
+    tasks = agenda.tasks(suite, data_root)
+    measured = {name: store.measured(name) for name in suite.datasets}
+    tried = {name: store.tried(name) for name in suite.datasets}
+    entries = [
+        Entry(
+            task.cell.row.label,
+            task.plan.spec,
+            frozenset(runner.expected(task.plan)),
+            tuple(row for row in measured[task.cell.dataset] if row.spec.key == task.key),
+            tuple(t for t in tried[task.cell.dataset] if t.spec.key == task.key),
+            task.plan.protocol.seed,
+        )
+        for task in tasks
+    ]
+    goals = {metric.name: metric.goal for metric in plugins.metrics()}
+    remarks = {name: entry.remark for name, entry in plugins.datasets().items()}
+    return Results(suite, entries, goals, remarks)
+
+
+def _status(task):
+    from flowbench.workers import Status
+
+    word = "waiting" if task.missing else "failed" if task.trouble else "done"
+    return Status(task, word, failure=task.trouble)
+
+
+def _crew(db: str, setup, force: bool, jobs: int, threads: int, watch, context):
+    """Who runs the cells, in processes of their own."""
+    from flowbench import execution, workers
+
+    shared = {name: getattr(setup, name) for name in ("device", "folder", "data_root", "every")}
+
+    def job(task):
+        return execution.Job(task.request, task.key, _url(db), shared, force, threads)
+
+    def made(name: str) -> bool:
+        return (setup.folder / name / "network.safetensors").exists()
+
+    return workers.Crew(execution.work, job, jobs, watch, made, context)
+
+
+def _url(db: str) -> str:
+    """The database's URL, whatever the folder of the worker."""
+    return words.url(db if "://" in db else str(Path(db).resolve()))
+
+
+def _existing(db: str):
+    """The database, if there is one: a look at it makes none."""
+    from flowbench.store import Store
+
+    try:
+        return Store.open_existing(_url(db))
+    except Absent:
+        return None
+
+
+def _created(db: str, folder: Path):
+    from flowbench.cli.run import made_folder
+    from flowbench.store import Store
+
+    made_folder(folder, False)
+    return Store(_url(db))
+
+
+def _end(path: Path, statuses, quiet: bool) -> None:
+    """Say how it went; raises RunFailed if a cell failed."""
+    failed = [status for status in statuses if status.word == "failed"]
+    if failed:
+        named = "; ".join(f"{s.task.cell.name}: {s.failure}" for s in failed[:NAMED])
+        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        raise RunFailed(f"{len(failed)} of {len(statuses)} runs failed: {named}{more}")
+    if not quiet:
+        click.echo(f"all {len(statuses)} runs are there; see flowbench compare --suite {path}")

@@ -1,0 +1,218 @@
+"""The tables of a suite: our numbers row by row, and the verdict on each expectation."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from flowbench import compare, verdicts
+from flowbench.compare import Section
+from flowbench.records import RUN_LEVEL, Measured, Spec, Tried
+from flowbench.report.layout import MISSING, Table, Text, number, plain
+from flowbench.suites import Suite
+from flowbench.verdicts import Verdict
+
+Key = tuple[str, str, int, int]  # subject, metric, NFE, n
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell's run in the database: what was measured of it, and what should be."""
+
+    label: str
+    spec: Spec
+    expected: frozenset[Key]
+    measured: tuple[Measured, ...]
+    tried: tuple[Tried, ...]
+    sample_seed: int = 0
+
+    @property
+    def dataset(self) -> str:
+        """The cell's data set."""
+        return self.spec.dataset
+
+    @property
+    def seed(self) -> int:
+        """The cell's seed."""
+        return self.spec.seed
+
+    def scores(self) -> list[Measured]:
+        """Those of the suite's own protocol: its samples, its noise stream, its NFE."""
+        nfes = {nfe for _, _, nfe, _ in self.expected}
+        sizes = {n for _, _, _, n in self.expected} | {0}
+        return [
+            row
+            for row in self.measured
+            if row.score.nfe in nfes | {RUN_LEVEL}
+            and row.score.n in sizes
+            and row.score.seed in {0, self.sample_seed}
+        ]
+
+
+@dataclass
+class Results:
+    """All that a suite's runs have in the database."""
+
+    suite: Suite
+    entries: list[Entry]
+    goals: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)  # by data set
+
+    def values(self) -> verdicts.Values:
+        """Scores of the models by label, data set, metric and NFE, then seed."""
+        found: dict[tuple[str, str, str, int], dict[int, float]] = {}
+        for entry in self.entries:
+            for row in entry.scores():
+                if row.score.subject == "model":
+                    key = entry.label, entry.dataset, row.score.name, row.score.nfe
+                    found.setdefault(key, {})[entry.seed] = row.score.value
+        return found
+
+    def floors(self) -> verdicts.Floors:
+        """Scores of real held-out data by data set and metric."""
+        return {
+            (entry.dataset, row.score.name): row.score.value
+            for entry in self.entries
+            for row in entry.scores()
+            if row.score.subject == "floor"
+        }
+
+    def rows(self) -> list[tuple[str, Spec]]:
+        """Label and run of the lowest seed that was tried, row by row."""
+        found: dict[tuple[str, str], Spec] = {}
+        for entry in sorted(self.entries, key=lambda entry: entry.seed):
+            if entry.tried:
+                found.setdefault((entry.dataset, entry.label), entry.spec)
+        places = dict.fromkeys((entry.dataset, entry.label) for entry in self.entries)
+        several = len(self.suite.datasets) > 1
+        return [
+            (f"{label}, {dataset}" if several else label, found[dataset, label])
+            for dataset, label in places
+            if (dataset, label) in found
+        ]
+
+    def verdicts(self) -> list[Verdict]:
+        """On each expectation, in the order of the file."""
+        return verdicts.judge(self.suite, self.values(), self.floors())
+
+    def table(self, dataset: str, metrics: Sequence[str] = (), nfes: Sequence[int] = ()) -> Table:
+        """Rows and columns in the order of the file, the floor below; arguments narrow columns."""
+        mine = [entry for entry in self.entries if entry.dataset == dataset]
+        columns = self._columns(mine, metrics, nfes)
+        title = f"{self.suite.head.title}: {dataset}"
+        table = Table(title, ["method", *(_heading(*c) for c in columns)], [])
+        sections = self._sections(mine)
+        for row in self.suite.rows:
+            if dataset in row.datasets:
+                own = [entry for entry in mine if entry.label == row.label]
+                label = row.label if len(own) < 2 else f"{row.label} ({len(own)} seeds)"
+                cells = [_text(sections[row.reference], own, *c) for c in columns]
+                table.rows.append([Text(label), *cells])
+        section = max(sections.values(), key=lambda s: s.floor_n)
+        if section.floors:
+            floors = [section.floors.get(name) for name, _ in columns]
+            words = [Text(number(cell) if cell else "") for cell in floors]
+            table.rows.append([Text(f"floor (n = {section.floor_n})"), *words])
+        table.notes += self._notes(dataset, mine, sections)
+        return table
+
+    def _columns(
+        self, entries: Sequence[Entry], metrics: Sequence[str], nfes: Sequence[int]
+    ) -> list[tuple[str, int]]:
+        """Metric and NFE; a metric of the whole run has one column."""
+        known = {key[1:3] for e in entries for key in e.expected if key[0] == "model"}
+        scores = [row.score for e in entries for row in e.scores()]
+        known |= {(score.name, score.nfe) for score in scores if score.subject == "model"}
+        wanted = list(metrics or self.suite.head.columns or self.goals)
+        found = []
+        for name in wanted:
+            levels = sorted({nfe for other, nfe in known if other == name}, key=_last_auto)
+            if levels != [RUN_LEVEL]:
+                levels = [nfe for nfe in levels if nfe != RUN_LEVEL and (not nfes or nfe in nfes)]
+            found += [(name, nfe) for nfe in levels]
+        return found
+
+    def _sections(self, entries: Sequence[Entry]) -> dict[bool, Section]:
+        """The cells over seeds of references and of all others, which alone are ranked."""
+        reference = {row.label: row.reference for row in self.suite.rows}
+        found = {}
+        for kind in (False, True):
+            rows = [
+                replace(row, spec=replace(row.spec, method=entry.label, changed={}))
+                for entry in entries
+                if reference[entry.label] == kind
+                for row in entry.scores()
+            ]
+            sections = compare.sections(rows, goals=self.goals)
+            found[kind] = max(sections, key=lambda s: len(s.cells), default=Section("", "", 0, 0))
+        return found
+
+    def _notes(self, dataset: str, entries, sections: Mapping[bool, Section]) -> list[str]:
+        remark = self.remarks.get(dataset)
+        notes = [f"{dataset}: {remark}"] if remark else []
+        if any(section.floors for section in sections.values()):
+            notes.append("floor: real held-out data in the model's place")
+        lacking = sum(bool(missing(entry)) for entry in entries)
+        if lacking:
+            path = self.suite.path
+            notes.append(
+                f"{lacking} of {len(entries)} runs are {MISSING}: flowbench run --suite {path}"
+            )
+        for entry in entries:
+            last = entry.tried[-1] if entry.tried else None
+            if last is not None and last.outcome not in ("ok", "running"):
+                why = f": {last.error}" if last.error else ""
+                notes.append(f"{entry.label}, seed {entry.seed} ({last.run}): {last.outcome}{why}")
+        return notes
+
+
+def missing(entry: Entry) -> int:
+    """How many of the scores that a cell leads to are not there."""
+    found = {(r.score.subject, r.score.name, r.score.nfe, r.score.n) for r in entry.measured}
+    return len(entry.expected - found)
+
+
+def _last_auto(nfe: int) -> float:
+    return nfe or float("inf")
+
+
+def _heading(name: str, nfe: int) -> str:
+    return name if nfe == RUN_LEVEL else f"{name} @ {nfe or 'auto'}"
+
+
+def _text(section: Section, entries: Sequence[Entry], name: str, nfe: int) -> Text:
+    """Mean ± standard deviation; empty where a row is not measured by design."""
+    cell = section.cells.get((entries[0].label, name, nfe)) if entries else None
+    if cell is None:
+        asked = {(key[1], key[2]) for entry in entries for key in entry.expected}
+        return Text(MISSING if (name, nfe) in asked else "")
+    words = number(cell)
+    if cell.seeds < len(entries):
+        words += f" ({cell.seeds} of {len(entries)} seeds)"
+    return Text(words, cell.best)
+
+
+def verdict_table(found: Sequence[Verdict]) -> Table:
+    """The expectations with what was measured, and the counts below."""
+    columns = ["expected", "bounds", "verdict", "measured", "source"]
+    table = Table("Expectations", columns, [])
+    for verdict in found:
+        entry = verdict.expectation
+        words = verdicts.quantity(entry) + ("" if entry.each else " (mean)")
+        numbers = ", ".join(plain(value) for value in verdict.measured.values())
+        cells = (words, verdicts.bounds(entry), verdict.word, numbers, entry.source)
+        table.rows.append([Text(cell) for cell in cells])
+    counts = Counter(verdict.word for verdict in found)
+    kinds = (verdicts.MET, verdicts.MISSED, verdicts.OPEN)
+    table.notes.append(", ".join(f"{counts[kind]} {kind}" for kind in kinds))
+    return table
+
+
+def verdict_lines(found: Sequence[Verdict]) -> list[str]:
+    """The same for a terminal, a line each."""
+    table = verdict_table(found)
+    return [_line(*(cell.words for cell in row)) for row in table.rows] + table.notes
+
+
+def _line(what: str, bounds: str, word: str, measured: str, source: str) -> str:
+    numbers = f": {measured}" if measured else ""
+    return f"{word:12s}  {what}, expected {bounds}{numbers}  [{source}]"

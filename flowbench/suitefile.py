@@ -1,0 +1,146 @@
+"""The form of a suite's file: which keys each table has, and which values they take."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from flowbench.records import ADAPTIVE, RUN_LEVEL
+
+
+def _nfe(value: object) -> object:
+    """A number of evaluations; "auto" and 0 mean what an adaptive solver takes."""
+    if value == "auto":
+        return ADAPTIVE
+    if isinstance(value, bool) or not isinstance(value, int) or value < ADAPTIVE:
+        raise ValueError('takes whole numbers from 1, or "auto"')
+    return value
+
+
+Nfe = Annotated[int, BeforeValidator(_nfe)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Table(BaseModel):
+    """A table of the file: unknown keys and wrong types are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Places(Table):
+    """A table that names data sets, one or several."""
+
+    dataset: str | None = None
+    datasets: list[str] = []
+
+    @model_validator(mode="after")
+    def _one_word(self) -> Self:
+        if self.dataset and self.datasets:
+            raise ValueError("takes dataset or datasets, not both")
+        return self
+
+    @property
+    def places(self) -> list[str]:
+        """All of them."""
+        return [self.dataset] if self.dataset else self.datasets
+
+
+class Head(Places):
+    """`[suite]`: what holds for every row that does not say otherwise.
+
+    `columns` are the metrics that the table shows; `steps`, `batch` and `samples` default to those
+    of each data set.
+    """
+
+    title: str
+    seeds: list[Seed] = [0]
+    nfe: list[Nfe] = [1, 2, 4, 8]
+    steps: Count | None = None
+    batch: Count | None = None
+    samples: Annotated[int, Field(ge=2)] | None = None
+    sample_seed: Seed = 0
+    columns: list[str] = []
+
+
+class Row(Places):
+    """`[[method]]`: one row of the table, a method with its options.
+
+    `teacher` is another row's label or a method. `seconds` is what one run took with the suite's
+    own jobs on two cores, for an estimate before there is any history. A `reference` is shown but
+    never marked as best.
+    """
+
+    label: str
+    method: str
+    options: dict[str, Any] = {}
+    seeds: list[Seed] = []
+    nfe: list[Nfe] = []
+    steps: Count | None = None
+    batch: Count | None = None
+    teacher: str | None = None
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    reference: bool = False
+
+
+class Expectation(Table):
+    """`[[expect]]`: a number with its source, that every seed must meet (or, not `each`, the mean).
+
+    The quantity is the metric of `label` at `nfe` (without it, of the whole run); with `minus`,
+    that less the other label's; with `times_below`, the other label's divided by it; with
+    `floors`, it must be at most so many times the floor. Quantities are taken seed by seed.
+    """
+
+    label: str = ""
+    labels: list[str] = []
+    dataset: str | None = None
+    metric: str
+    nfe: Nfe | None = None
+    min: float | None = None
+    max: float | None = None
+    value: float | None = None
+    tolerance: float | None = None
+    minus: str | None = None
+    times_below: str | None = None
+    floors: float | None = None
+    each: bool = True
+    source: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> Self:
+        if bool(self.label) == bool(self.labels):
+            raise ValueError("takes label or labels")
+        if (self.value is None) != (self.tolerance is None):
+            raise ValueError("takes value and tolerance together")
+        kinds = [(self.min, self.max) != (None, None), self.value is not None, bool(self.floors)]
+        if sum(kinds) != 1:
+            raise ValueError("takes either min and max, or value and tolerance, or floors")
+        if sum(map(bool, (self.minus, self.times_below, self.floors))) > 1:
+            raise ValueError("takes only one of minus, times_below and floors")
+        return self
+
+    @property
+    def level(self) -> int:
+        """The NFE as scores carry it."""
+        return RUN_LEVEL if self.nfe is None else self.nfe
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The closed interval that the quantity must lie in."""
+        if self.value is not None and self.tolerance is not None:
+            return self.value - self.tolerance, self.value + self.tolerance
+        low = -float("inf") if self.min is None else self.min
+        high = float("inf") if self.max is None else self.max
+        return low, self.floors or high
+
+    @property
+    def other(self) -> str | None:
+        """The label that the quantity also needs, if it needs one."""
+        return self.minus or self.times_below
+
+
+class File(Table):
+    """The whole file."""
+
+    suite: Head
+    method: Annotated[list[Row], Field(min_length=1)]
+    expect: list[Expectation] = []

@@ -1,0 +1,162 @@
+"""A suite: one TOML file that says what to run, how to examine it, and what numbers to expect."""
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from flowbench.records import FlowbenchError
+from flowbench.suitefile import Expectation, File, Head, Row, Table
+
+SHOWN = 3  # mistakes named in one error message
+WHERE = {"method": "label", "expect": "metric"}  # the key that tells entries of a list apart
+WORDS = {
+    "missing": "is missing",
+    "string_type": "takes a text in quotes",
+    "int_type": "takes a whole number",
+    "float_type": "takes a number",
+    "bool_type": "takes true or false",
+    "list_type": "takes a list such as [0, 1]",
+    "dict_type": "takes a table such as {n = 128}",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite: a row on a data set with a seed."""
+
+    row: Row
+    dataset: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """How messages call the cell."""
+        return f"{self.row.label} on {self.dataset}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite whose labels and data sets are known to fit together."""
+
+    path: Path
+    head: Head
+    rows: tuple[Row, ...]  # with what `head` says filled in
+    expectations: tuple[Expectation, ...]  # one label and one data set each
+
+    @property
+    def datasets(self) -> list[str]:
+        """Every data set, in the order of the file."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.datasets))
+
+    def cells(self) -> list[Cell]:
+        """Every run: data set by data set, row by row, seed by seed."""
+        return [
+            Cell(row, dataset, seed)
+            for dataset in self.datasets
+            for row in self.rows
+            if dataset in row.datasets
+            for seed in dict.fromkeys(row.seeds)
+        ]
+
+
+def read(path: Path) -> Suite:
+    """The suite in `path`; raises FlowbenchError, in one line, for whatever is wrong with it."""
+    try:
+        words = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FlowbenchError(f"the suite {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise FlowbenchError(f"{path} is no TOML: {error}") from error
+    try:
+        file = File.model_validate(words)
+        rows = tuple(_filled(row, file.suite) for row in file.method)
+        found = tuple(part for entry in file.expect for part in _parts(entry, rows))
+    except ValidationError as error:
+        mistakes = [_mistake(dict(e), words) for e in error.errors()]
+        more = f"; and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
+        raise FlowbenchError(f"{path}: {'; '.join(mistakes[:SHOWN])}{more}") from error
+    except ValueError as error:
+        raise FlowbenchError(f"{path}: {error}") from error
+    doubled = {row.label for row in rows if [r.label for r in rows].count(row.label) > 1}
+    if doubled:
+        raise FlowbenchError(f"{path}: two methods have the label {min(doubled)!r}: rename one")
+    return Suite(path, file.suite, rows, found)
+
+
+def _mistake(error: dict[str, Any], words: dict[str, Any]) -> str:
+    """What is wrong, with the entry and the key where it is."""
+    place = list(error["loc"])
+    entry = str(place.pop(0)) if place else "the file"
+    kind = entry
+    if place and isinstance(place[0], int) and entry in WHERE:
+        number = place.pop(0)
+        found = words[entry][number]
+        label = found.get(WHERE[entry]) if isinstance(found, dict) else None
+        entry = f"{entry} {number + 1}" + (f" ({label})" if label else "")
+    keys = [str(part) for part in place if isinstance(part, str)]
+    where = f"{entry}: {keys[0]}" if keys else entry
+    if error["type"] == "extra_forbidden":
+        return f"{where} is no key there; {_near(kind, (keys or [entry])[0])}"
+    known = WORDS.get(error["type"])
+    message = known or error["msg"].removeprefix("Value error, ")
+    got = "" if known == "is missing" or isinstance(error["input"], dict) else _got(error)
+    return f"{where} {message}{got}"
+
+
+def _got(error: dict[str, Any]) -> str:
+    return f", not {error['input']!r}"
+
+
+def _near(kind: str, key: str) -> str:
+    """The key that was perhaps meant, or all there are."""
+    tables: dict[str, type[Table]] = {"suite": Head, "method": Row, "expect": Expectation}
+    keys = list(tables.get(kind, File).model_fields)
+    near = difflib.get_close_matches(key, keys, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+
+
+def _filled(row: Row, head: Head) -> Row:
+    """`row` with what it leaves to the head; raises ValueError where neither says it."""
+    datasets = row.places or head.places
+    if not datasets:
+        raise ValueError(f"[suite] takes dataset or datasets ({row.label} has none)")
+    changes = {
+        "dataset": None,
+        "datasets": datasets,
+        "seeds": row.seeds or head.seeds,
+        "nfe": list(dict.fromkeys(row.nfe or head.nfe)),
+        "steps": row.steps or head.steps,
+        "batch": row.batch or head.batch,
+    }
+    return row.model_copy(update=changes)
+
+
+def _parts(entry: Expectation, rows: tuple[Row, ...]) -> Iterator[Expectation]:
+    """One expectation for each of the labels; raises ValueError for what no row measures."""
+    known = {row.label: row for row in rows}
+    for label in entry.labels or [entry.label]:
+        for needed in filter(None, (label, entry.other)):
+            _check(entry, needed, known)
+        row = known[label]
+        if entry.dataset is None and len(row.datasets) > 1:
+            raise ValueError(f"expect ({entry.metric} of {label}): say which dataset")
+        dataset = entry.dataset or row.datasets[0]
+        yield entry.model_copy(update={"label": label, "labels": [], "dataset": dataset})
+
+
+def _check(entry: Expectation, label: str, known: dict[str, Row]) -> None:
+    """Raise ValueError unless the row `label` is there and measures what is expected."""
+    place = f"expect ({entry.metric})"
+    if label not in known:
+        near = difflib.get_close_matches(label, known, n=1) or list(known)
+        raise ValueError(f"{place}: no method has the label {label!r}; there is {', '.join(near)}")
+    row = known[label]
+    if entry.dataset is not None and entry.dataset not in row.datasets:
+        raise ValueError(f"{place}: {label} does not run on {entry.dataset}: {row.datasets}")
+    if entry.nfe is not None and entry.nfe not in row.nfe:
+        raise ValueError(f"{place}: {label} is not sampled at nfe {entry.nfe}: {row.nfe}")
