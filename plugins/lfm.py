@@ -45,7 +45,7 @@ class LFM:
     times: tuple[float, float] = (1.0, 1.0)  # Beta law of block times; the paper: 1,1 and 1,0.5
     warm: bool = True  # each block starts with the weights of the one before, as in the paper
     schedule: Literal["front", "even"] = "front"  # steps of blocks: 1, 1/2, 1/4, 1/4; paper: even
-    push: int = 1  # midpoint steps that carry the data through a block; the paper: dopri5
+    push: int = 4  # midpoint steps that carry the data through a block; the paper: dopri5
     distil: int = 0  # jumps that the chain is distilled to, 1 to K; 0: not distilled
     pairs: int | None = None  # distil: how many; none: 40 000 vectors, 4000 images
     pair_steps: int = 10  # distil: midpoint steps in each block behind a pair
