@@ -31,7 +31,7 @@ class CTM:
     weight: Literal["edm", "none"] = "edm"  # cd: of each level; none, the paper's, fails on mog128
     start: Literal["teacher", "random"] = "teacher"  # weights at the start of training
     gamma: float = 0.0  # ctm: share of fresh noise in sampling, 0 to 1; the paper's numbers: 0
-    nodes: Literal["auto", "karras", "uniform"] = "auto"  # sampled levels; auto: cd uniform
+    nodes: Literal["auto", "karras", "uniform"] = "auto"  # auto: cd uniform; ctm karras, the paper
     levels: tuple[float, ...] = ()  # sampled levels after sigma_max, such as 1.382 for NFE 2
     sigma_min: float = 0.002  # lowest level, the papers' value
     sigma_max: float = 80.0  # highest level, the papers' value
