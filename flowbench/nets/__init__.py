@@ -29,8 +29,11 @@ def parameters_of(data, width: int | None = None) -> int:
 
 
 def width_for(data, parameters: float) -> int:
-    """The width, a multiple of 8, whose network has a number of parameters nearest to this."""
-    widths = range(8, 1025, 8)
+    """The width whose network has a number of parameters nearest to this; from 8 to 1024.
+
+    Of a U-Net it is a multiple of 8, which its normalisation counts on.
+    """
+    widths = range(8, 1025, 8 if data.kind == "image" else 1)
     position = bisect_left(widths, parameters, key=lambda width: parameters_of(data, width))
     near = widths[max(0, position - 1) : position + 1] or widths[-1:]
     return min(near, key=lambda width: abs(parameters_of(data, width) - parameters))

@@ -106,12 +106,15 @@ class Results:
                 own = [entry for entry in mine if entry.label == row.label]
                 label = row.label if len(own) < 2 else f"{row.label} ({len(own)} seeds)"
                 cells = [_text(sections[row.reference], own, *c) for c in columns]
+                if row.reference:
+                    cells = [Text(cell.words) for cell in cells]  # nothing competes with an optimum
                 table.rows.append([Text(label), *cells])
         section = max(sections.values(), key=lambda s: s.floor_n)
         if section.floors:
             floors = [section.floors.get(name) for name, _ in columns]
             words = [Text(number(cell) if cell else "") for cell in floors]
-            table.rows.append([Text(f"floor (n = {section.floor_n})"), *words])
+            if any(text.words for text in words):
+                table.rows.append([Text(f"floor (n = {section.floor_n})"), *words])
         table.notes += self._notes(dataset, mine, sections)
         return table
 
