@@ -66,7 +66,7 @@ def test_the_light_check_would_notice_torch():
     "words, message",
     [
         ("run lmn --dataset digits", "did you mean lmm?"),
-        ("run zzz --dataset digits", "there are bot-cfm, cfm, ctm, edm, exact, lfm, lmm, rect-flow"),
+        ("run zzz --dataset digits", "there are bot-cfm, cfm, ctm, edm, exact,"),
         (
             "run lmm --dataset moons -o norn=l1",
             "no option of lmm called 'norn': did you mean norm?",
