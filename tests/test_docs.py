@@ -58,3 +58,17 @@ def test_the_exit_codes_are_those_of_the_help_text():
 
     for code in re.findall(r"^  (\d) ", EPILOG, re.M):
         assert re.search(rf"\b{code} ", README.partition("Exit codes:")[2].partition("##")[0])
+
+
+def test_the_suite_of_the_guide_is_one(tmp_path):
+    from flowbench import suites
+    from flowbench.suitefile import Expectation, Head, Row
+
+    text = re.search(r"```toml\n(.*?)```", PROTOCOLS, re.S).group(1)
+    path = tmp_path / "suite.toml"
+    path.write_text(text)
+    suite = suites.read(path)
+    assert len(suite.cells()) == 6 and len(suite.expectations) == 2
+    for table in (Head, Row, Expectation):
+        for key in table.model_fields:
+            assert re.search(rf"\b{key}\b", text) or key in ("datasets",), key
