@@ -9,7 +9,7 @@ from flowbench.cli import words
 PACKAGES = [
     *["torch", "torchvision", "click", "pluggy", "sqlalchemy", "alembic", "clean-fid"],
     *["torch-fidelity", "rich", "lpips", "pot", "torchdiffeq", "scikit-learn", "pydantic"],
-    *["safetensors", "numpy"],
+    *["safetensors", "numpy", "scipy", "matplotlib"],
 ]
 
 
