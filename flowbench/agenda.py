@@ -89,13 +89,12 @@ def _request(
 ) -> Request:
     """The words of a cell; a teacher that is a row becomes the run of that row."""
     row, head, teacher = cell.row, suite.head, cell.row.teacher
-    word: str | Spec | None = teacher
+    word: str | Request | None = teacher
     if teacher in students:
         raise FlowbenchError(f"{teacher} would be its own teacher's student")
     if teacher is not None and teacher in rows:
         above = replace(cell, row=rows[teacher])
-        request = _request(suite, above, rows, setup, (*students, row.label))
-        word = planning.plan(request, setup).spec
+        word = _request(suite, above, rows, setup, (*students, row.label))
     elif teacher is not None and teacher not in plugins.methods():
         raise FlowbenchError(f"its teacher {teacher!r} is neither a label nor a method")
     return Request(

@@ -135,8 +135,8 @@ class Examination:
         """The negative log-likelihood of held-out vectors in nats, by change of variables."""
         if ("model", "nll", RUN_LEVEL, 0) not in self.todo or self.plan.data.test is None:
             return
-        rows, _ = self.plan.data.test.spread(likelihood_rows(self.plan))
-        value = likelihood.nll(self.velocity, rows, self.knots)
+        rows, labels = self.plan.data.test.spread(likelihood_rows(self.plan))
+        value = likelihood.nll(self.velocity, rows, self.knots, labels)
         facts = {"rows": len(rows), "steps": likelihood.STEPS, "data": self.plan.data.sha256}
         yield Score("nll", value, goal="min", protocol=facts)
 

@@ -60,7 +60,8 @@ def _value(method: str, option: str, type_: Any, word: Any) -> Any:
         raise FlowbenchError(
             f"option {option} of {method} takes {type_name(type_)}, not {word!r}: {problem}"
         ) from error
-    if isinstance(value, float) and not math.isfinite(value):
+    parts = value if isinstance(value, tuple | list) else [value]
+    if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
         raise FlowbenchError(f"option {option} of {method} must be finite, not {word}")
     return value
 

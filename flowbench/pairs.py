@@ -1,5 +1,6 @@
 """Pairs (noise, sample) that a teacher's sampler makes once, kept and reused by key."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -71,6 +72,7 @@ class Pairs:
         if self.tensors:
             return
         facts = {**self.facts(), "n": self.n, "seed": self.run.seed, "shard": self.shard}
+        facts = json.loads(json.dumps(facts))  # as the header of a file gives it back
         folder = self.run.folder and self.run.folder.parent / f"pairs-{digest(facts)[:16]}"
         if folder is None:
             shards = [self._make(start) for start in self._starts]

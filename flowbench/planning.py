@@ -35,7 +35,8 @@ class Setup:
 class Request:
     """What a user asked for; None takes the data set's or the method's default.
 
-    `teacher` is the name of a method, a file of weights, or the Spec of an earlier run.
+    `teacher` is the name of a method, a file of weights, the Spec of an earlier run, or the Request
+    of a run that may still have to be made.
     """
 
     method: str
@@ -45,7 +46,7 @@ class Request:
     images: int | None = None
     batch: int | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    teacher: str | Path | Spec | None = None
+    teacher: "str | Path | Spec | Request | None" = None
     samples: int | None = None
     sample_seed: int = 0
     nfe: tuple[int, ...] = (1, 2, 4, 8)
@@ -161,14 +162,16 @@ def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
     return dataclasses.replace(student, spec=spec, teacher=teacher)
 
 
-def _teacher_word(word: str | Path | Spec, teacher: Plan) -> str:
+def _teacher_word(word: str | Path | Spec | Request, teacher: Plan) -> str:
     """What to type for this very teacher; a file is told apart by its hash."""
-    if isinstance(word, Spec):
+    if isinstance(word, Spec | Request):
         return teacher.spec.name
     return f"{word.name}@{(teacher.spec.teacher or '')[5:13]}" if isinstance(word, Path) else word
 
 
-def _teacher(word: str | Path | Spec, student: Plan, setup: Setup) -> Plan:
+def _teacher(word: str | Path | Spec | Request, student: Plan, setup: Setup) -> Plan:
+    if isinstance(word, Request):
+        return plan(dataclasses.replace(word, nfe=(), samples=None), setup)
     if isinstance(word, Spec):
         return again(word, setup)
     if isinstance(word, Path):

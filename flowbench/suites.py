@@ -146,7 +146,12 @@ def _parts(entry: Expectation, rows: tuple[Row, ...]) -> Iterator[Expectation]:
         if entry.dataset is None and len(row.datasets) > 1:
             raise ValueError(f"expect ({entry.metric} of {label}): say which dataset")
         dataset = entry.dataset or row.datasets[0]
-        yield entry.model_copy(update={"label": label, "labels": [], "dataset": dataset})
+        found = entry.model_copy(update={"label": label, "labels": [], "dataset": dataset})
+        if found.other:
+            _check(found, found.other, known)
+            if not set(row.seeds) <= set(known[found.other].seeds):
+                raise ValueError(f"expect ({entry.metric}): {found.other} lacks seeds of {label}")
+        yield found
 
 
 def _check(entry: Expectation, label: str, known: dict[str, Row]) -> None:

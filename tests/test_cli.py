@@ -66,6 +66,7 @@ def test_the_light_check_would_notice_torch():
     "words, message",
     [
         ("run lmn --dataset digits", "did you mean lmm?"),
+        ("run lfm --dataset moons -o times=inf,1", "must be finite"),
         ("run zzz --dataset digits", "there are bot-cfm, cfm, ctm, edm, exact,"),
         (
             "run lmm --dataset moons -o norn=l1",

@@ -571,3 +571,49 @@ def test_every_method_runs_in_the_smoke_suite(flowbench):
     assert code == 0, output
     code, output = flowbench("compare", "--suite", path, "--strict")
     assert code == 0, output
+
+
+def test_scores_of_another_protocol_have_no_part_in_a_suite(flowbench, tmp_path):
+    """The same run with another number of samples or another noise stream."""
+    text = HEAD.replace("nfe = [1, 2]", "nfe = [2]") + EDM
+    plain, other = write(tmp_path, text), write(tmp_path, text + "\n", "other.toml")
+    other.write_text(text.replace("samples = 200", "samples = 150\nsample_seed = 5"))
+    assert flowbench("run", "--suite", str(plain), "--quiet")[0] == 0
+    code, output = flowbench("compare", "--suite", str(other), "--metric", "w2", "--format", "md")
+    assert code == 0 and "not measured" in output and "1 of 1 runs are not measured" in output
+    assert flowbench("run", "--suite", str(other), "--quiet")[0] == 0
+
+    def row(path):
+        words = ("compare", "--suite", str(path), "--metric", "w2", "--format", "md")
+        return next(line for line in flowbench(*words)[1].splitlines() if "| EDM" in line)
+
+    assert row(plain) != row(other) and "not measured" not in row(plain) + row(other)
+
+
+def test_a_teacher_may_have_a_teacher_that_the_file_chooses(tmp_path):
+    """C learns from B, which learns from A, although B's own choice would be another."""
+    text = HEAD + EDM.replace("EDM", "A") + "steps = 10\n"
+    text += LMM.replace("LMM", "B") + 'teacher = "A"\n'
+    text += '[[method]]\nlabel = "C"\nmethod = "rect-flow"\nteacher = "B"\n'
+    text += 'options = { pairs = 64, pair_steps = 2, start = "random" }\n'
+    a, b, c = agenda.tasks(read(tmp_path, text))
+    assert [plan.spec.key for plan in c.ancestors()] == [b.key, a.key]
+    assert b.plan.teacher.spec.budget.steps == 10
+
+
+def test_an_expectation_that_could_never_be_judged_is_refused(tmp_path):
+    two = 'datasets = ["rose"]\n'
+    expect = '[[expect]]\nlabel = "EDM"\nmetric = "S"\nminus = "CFM"\nmax = 0.0\nsource = "x"\n'
+    with pytest.raises(FlowbenchError, match="does not run on moons"):
+        read(tmp_path, HEAD + EDM + CFM + two + expect)
+    with pytest.raises(FlowbenchError, match="CFM lacks seeds of EDM"):
+        read(tmp_path, HEAD + EDM + CFM + "seeds = [1]\n" + expect)
+    read(tmp_path, HEAD + EDM + CFM + expect)
+
+
+def test_the_folder_of_runs_is_made_when_it_is_named(flowbench, tmp_path):
+    path = write(tmp_path, HEAD.replace("steps = 20", "steps = 2") + EDM)
+    assert (
+        flowbench("run", "--suite", str(path), "--quiet", "--runs", str(tmp_path / "a/b"))[0] == 0
+    )
+    assert list((tmp_path / "a/b").iterdir())

@@ -206,3 +206,20 @@ def test_progress_tells_step_rate_and_time_left():
     fit(model, loss_of(model), toy().train, Run(Budget(5, 8), watch=seen.append))
     assert seen[-1].step == seen[-1].steps == 5
     assert seen[-1].rate > 0 and seen[-1].seconds_left == 0 and math.isfinite(seen[-1].loss)
+
+
+def test_pairs_are_found_again_whatever_their_facts_are_made_of(tmp_path):
+    """Files give lists back for tuples; the making must not be done twice for that."""
+    from flowbench.pairs import Pairs
+    from flowbench.testing import toy
+
+    made = []
+
+    def sample(noise, labels):
+        made.append(len(noise))
+        return noise
+
+    for _ in range(2):
+        run = Run(Budget(1, 1), tmp_path / "student")
+        Pairs(sample, lambda: {"edges": (0.0, 0.5), 3: None}, toy("vector"), 20, run).prepare()
+    assert made == [20]

@@ -90,7 +90,8 @@ def run(ctx, suite, jobs, dry, db, folder, data_root, device, quiet, force, ever
 
     place = words.runs_folder(db, folder)
     if suite is not None:
-        return _suite(ctx, suite, db, place, data_root, device, jobs, dry, quiet, force, every)
+        rest = (device, jobs, dry, quiet, force, every, folder is not None)
+        return _suite(ctx, suite, db, place, data_root, *rest)
     _check(asked, jobs, dry)
     seeds = asked.pop("seeds")
     request = _request(db, **asked)

@@ -39,6 +39,7 @@ def run(
     quiet: bool,
     force: bool,
     every: float,
+    named: bool,
 ) -> None:
     """Do what is missing of a suite; raises RunFailed at the end if a cell failed."""
     from flowbench import agenda, environment, execution, suites, workers
@@ -57,7 +58,7 @@ def run(
     threads = max(1, workers.cores() // jobs)
     with execution.terminable(), workers.context(threads) as context:
         tasks = agenda.tasks(suite, data_root, **narrow)  # while the server of processes starts
-        agenda.look_up(tasks, _created(db, folder), force, setup)
+        agenda.look_up(tasks, _created(db, folder, named), force, setup)
         statuses = [_status(task) for task in tasks]
         with board.watcher(quiet, sys.stderr.isatty(), statuses, jobs) as watch:
             _crew(db, setup, force, jobs, threads, watch, context).run(statuses)
@@ -157,11 +158,11 @@ def _existing(db: str):
         return None
 
 
-def _created(db: str, folder: Path):
+def _created(db: str, folder: Path, named: bool):
     from flowbench.cli.run import made_folder
     from flowbench.store import Store
 
-    made_folder(folder, False)
+    made_folder(folder, named)
     return Store(_url(db))
 
 

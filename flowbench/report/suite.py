@@ -38,13 +38,13 @@ class Entry:
     def scores(self) -> list[Measured]:
         """Those of the suite's own protocol: its samples, its noise stream, its NFE."""
         nfes = {nfe for _, _, nfe, _ in self.expected}
-        sizes = {n for _, _, _, n in self.expected} | {0}
+        sizes = {(subject, n) for subject, _, _, n in self.expected} | {("model", 0)}
         return [
             row
             for row in self.measured
             if row.score.nfe in nfes | {RUN_LEVEL}
-            and row.score.n in sizes
-            and row.score.seed in {0, self.sample_seed}
+            and (row.score.subject, row.score.n) in sizes
+            and row.score.seed == (self.sample_seed if row.score.n else 0)
         ]
 
 
@@ -170,7 +170,7 @@ class Results:
 
 def missing(entry: Entry) -> int:
     """How many of the scores that a cell leads to are not there."""
-    found = {(r.score.subject, r.score.name, r.score.nfe, r.score.n) for r in entry.measured}
+    found = {(r.score.subject, r.score.name, r.score.nfe, r.score.n) for r in entry.scores()}
     return len(entry.expected - found)
 
 
