@@ -19,7 +19,6 @@ test: .venv/installed
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 	.venv/bin/python -m pytest
-	$(MAKE) smoke
 
 quick: .venv/installed
 	.venv/bin/python -m pytest -m "not slow"
