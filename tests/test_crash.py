@@ -41,7 +41,13 @@ def start(folder):
     environment = os.environ | {"FLOWBENCH_DB": str(folder / "results.db")}
     command = [sys.executable, "-m", "flowbench", *WORDS]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)
+    # A shell's background jobs ignore SIGINT, and so would what they start.
+    return subprocess.Popen(command, env=environment, text=True, preexec_fn=listen, **pipes)
+
+
+def listen():
+    """Let Ctrl-C reach the process."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def query(folder, words):

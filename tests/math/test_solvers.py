@@ -199,9 +199,9 @@ def test_solvers_pass_labels_and_keep_dtype_and_shape():
 def test_backwards_undoes_forwards_and_parts_make_a_whole(name):
     """On N(3, 0.5^2) the map of noise is 3 + 0.5 z; a fine grid runs it both ways."""
     solver, field = CANONICAL[name], exact.gaussian(3.0, 0.5).velocity
-    z, nfe = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None], 2000
+    z, nfe = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None], 500
     end = solver(field, z, None, nfe)
-    tolerance = 2e-2 if name == "euler" else 1e-5
+    tolerance = 5e-2 if name == "euler" else 1e-4
     torch.testing.assert_close(end, 3 + 0.5 * z, rtol=0, atol=tolerance)
     back = solver(field, end, None, nfe, begin=1.0, end=0.0)
     torch.testing.assert_close(back, z, rtol=0, atol=tolerance)
