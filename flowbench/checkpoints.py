@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise FlowbenchError(f"{path} cannot be read as safetensors: {error}") from error
     return tensors, facts
+
+
+def find_tensors(
+    path: Path, note: Callable[[str], None]
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What `save_tensors` stored, or None where it has to be made; `note` hears of damage."""
+    if not path.exists():
+        return None
+    try:
+        return read_tensors(path)
+    except FlowbenchError as error:
+        note(f"{error}; it is made anew")
+        return None
 
 
 def weights_hash(network: nn.Module) -> str:

@@ -28,9 +28,14 @@ def choose(kind: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
+    raise FlowbenchError(f"no {kind} {name!r}: {hint(name, names)}")
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """What was perhaps meant by `name`, or all `names`."""
+    names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-    raise FlowbenchError(f"no {kind} {name!r}: {hint}")
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
 def parse(method: str, cls: type, words: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from flowbench import noise_levels, solvers
-from flowbench.checkpoints import read_tensors, save_tensors
+from flowbench.checkpoints import find_tensors, save_tensors
 from flowbench.metrics.modes import share_within
 from flowbench.noise import PAIRS, balanced_labels, unit_noise
-from flowbench.records import FlowbenchError, digest
+from flowbench.records import digest
 from flowbench.training import Progress, Run
 
 BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
@@ -108,11 +108,7 @@ class Pairs:
 
     def _find(self, folder: Path, start: int, facts: dict) -> tuple[dict[str, Tensor], float]:
         path = folder / f"{start:09d}.safetensors"
-        try:
-            tensors, header = read_tensors(path) if path.exists() else ({}, {})
-        except FlowbenchError as error:
-            self.run.note(f"{error}; it is made anew")
-            tensors, header = {}, {}
+        tensors, header = find_tensors(path, self.run.note) or ({}, {})
         if header.get("facts") == facts:
             return tensors, header["seconds"]
         tensors, seconds = self._make(start)

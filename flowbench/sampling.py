@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbench.checkpoints import read_tensors, save_tensors, weights_hash
+from flowbench.checkpoints import find_tensors, save_tensors, weights_hash
 from flowbench.data.base import quantise, scale
 from flowbench.noise import Stream, balanced_labels, unit_noise
 from flowbench.planning import Plan, Setup
-from flowbench.records import ADAPTIVE, FlowbenchError, RunFailed
+from flowbench.records import ADAPTIVE, RunFailed
 from flowbench.training import Progress
 
 BATCH = 500  # samples that are drawn together
@@ -58,13 +58,7 @@ class Sampler:
 
     def _kept(self, path: Path) -> tuple[Tensor, dict[str, Any]] | None:
         """Samples that this very network made before; what is damaged is made anew."""
-        if not path.exists():
-            return None
-        try:
-            tensors, facts = read_tensors(path)
-        except FlowbenchError as error:
-            self.setup.note(f"{error}; it is made anew")
-            return None
+        tensors, facts = find_tensors(path, self.setup.note) or ({}, {})
         return (tensors["samples"], facts) if facts.get("weights") == self.weights else None
 
     def _draw(self, nfe: int) -> tuple[Tensor, float]:

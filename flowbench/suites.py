@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flowbench import options
 from flowbench.records import FlowbenchError
 from flowbench.suitefile import Expectation, File, Head, Row, Table
 
@@ -115,9 +116,7 @@ def _got(error: dict[str, Any]) -> str:
 def _near(kind: str, key: str) -> str:
     """The key that was perhaps meant, or all there are."""
     tables: dict[str, type[Table]] = {"suite": Head, "method": Row, "expect": Expectation}
-    keys = list(tables.get(kind, File).model_fields)
-    near = difflib.get_close_matches(key, keys, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+    return options.hint(key, tables.get(kind, File).model_fields)
 
 
 def _filled(row: Row, head: Head) -> Row:

@@ -100,6 +100,7 @@ def compare(
 def _results(suite, store, data_root: Path | None):
     """What the database holds of each cell, matched by the key of its run."""
     from flowbench import agenda, plugins, runner
+    from flowbench.cli.tables import goals
     from flowbench.report.suite import Entry, Results
 
     tasks = agenda.tasks(suite, data_root)
@@ -116,9 +117,8 @@ def _results(suite, store, data_root: Path | None):
         )
         for task in tasks
     ]
-    goals = {metric.name: metric.goal for metric in plugins.metrics()}
     remarks = {name: entry.remark for name, entry in plugins.datasets().items()}
-    return Results(suite, entries, goals, remarks)
+    return Results(suite, entries, goals(), remarks)
 
 
 def _status(task):

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from flowbench import solvers
-from flowbench.checkpoints import read_tensors, save_tensors, weights_hash
+from flowbench.checkpoints import find_tensors, save_tensors, weights_hash
 from flowbench.data.base import Data, Split
 from flowbench.noise import unit_noise
-from flowbench.records import FlowbenchError
 from flowbench.training import Progress, Run
 
 CHUNK = 500  # rows that are pushed together
@@ -109,13 +108,10 @@ class Pushed:
 
     def _read(self) -> bool:
         """Whether the file holds what all flows have made; if so, it is taken from there."""
-        if not self.path or not self.path.exists():
+        found = find_tensors(self.path, self.run.note) if self.path else None
+        if found is None:
             return False
-        try:
-            tensors, facts = read_tensors(self.path)
-        except FlowbenchError as error:
-            self.run.note(f"{error}; it is made anew")
-            return False
+        tensors, facts = found
         seconds = facts.pop("seconds", 0.0)
         if facts != self._facts:
             return False

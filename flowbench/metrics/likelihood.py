@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
 from flowbench.coordinates import Field
+from flowbench.metrics.straightness import parts_between
 
 STEPS = 20  # of four evaluations, between two knots
-NUDGE = 1e-6  # how far from a jump the field is evaluated
 
 
 def nll(
@@ -41,11 +40,8 @@ def log_density(
     with `steps` None, as many of Dormand-Prince as a tolerance of 1e-6 asks for.
     """
     z, total = x, x.new_zeros(len(x))
-    ends = [0.0, *sorted(knot for knot in knots if 0 < knot < 1), 1.0]
-    for low, high in reversed(list(pairwise(ends))):
-        # At a jump the field is asked on the side where the part lies.
-        inside = low + NUDGE * (low > 0), high - NUDGE * (high < 1)
-        z, total = _back(velocity, z, total, labels, inside, steps)
+    for part in reversed(parts_between((0.0, 1.0), knots)):
+        z, total = _back(velocity, z, total, labels, part, steps)
     size = z[0].numel()
     normal = z.flatten(1).square().sum(1).double() + size * math.log(2 * math.pi)
     return -normal / 2 - total.double()

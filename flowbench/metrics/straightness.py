@@ -46,16 +46,28 @@ def steps_between(
 ) -> list[tuple[float, float]]:
     """(begin, end) of each step over `interval`, none of which crosses a knot.
 
-    The ends at a knot lie 1e-6 inside, so that a field is asked on the side where the step is.
+    `steps` of equal length in each of `parts_between`.
     """
-    ends = [interval[0], *sorted(k for k in knots if interval[0] < k < interval[1]), interval[1]]
     grid = []
-    for begin, end in pairwise(ends):
-        begin, end = begin + NUDGE * (begin in knots), end - NUDGE * (end in knots)
+    for begin, end in parts_between(interval, knots):
         h = (end - begin) / steps
         grid += [(begin + i * h, begin + (i + 1) * h) for i in range(steps - 1)]
         grid.append((begin + (steps - 1) * h, end))
     return grid
+
+
+def parts_between(
+    interval: tuple[float, float], knots: Sequence[float] = ()
+) -> list[tuple[float, float]]:
+    """(begin, end) of each part of `interval` between two knots, where a field jumps.
+
+    The ends at a knot lie 1e-6 inside, so that the field is asked on the side where the part is.
+    """
+    ends = [interval[0], *sorted(k for k in knots if interval[0] < k < interval[1]), interval[1]]
+    return [
+        (begin + NUDGE * (begin in knots), end - NUDGE * (end in knots))
+        for begin, end in pairwise(ends)
+    ]
 
 
 def _deviations(velocity: Field, z: Tensor, labels, grid: list[tuple[float, float]]) -> Tensor:
