@@ -13,7 +13,9 @@ def database(tmp_path, monkeypatch):
     """Point flowbench to an empty folder."""
     path = tmp_path / "results.db"
     monkeypatch.setenv("FLOWBENCH_DB", str(path))
-    monkeypatch.delenv("FLOWBENCH_DATA", raising=False)
+    monkeypatch.setenv("FLOWBENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("FLOWBENCH_DATA", "FLOWBENCH_INCEPTION", "FLOWBENCH_DINOV2"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("FLOWBENCH_RUNS", raising=False)
     return path
 

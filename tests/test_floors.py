@@ -8,13 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = {
-    *["average", "checkpoints", "coordinates", "coupling", "data", "environment", "meters"],
-    *["metrics", "mixtures", "nets", "noise", "noise_levels", "pairs", "solvers", "teacher"],
-    *["training", "trajectories"],
+    *["augment", "average", "cache", "checkpoints", "coordinates", "coupling", "data", "download"],
+    *["environment", "imports", "meters", "metrics", "mixtures", "nets", "noise", "noise_levels"],
+    *["options", "pairs", "solvers", "teacher", "training", "trajectories"],
 }
 FLOORS = [
     {"records", "hookspecs"},
-    LIBRARY | {"options", "plugins", "store"},
+    LIBRARY | {"plugins", "store"},
     {"planning", "sampling", "examination", "runner", "compare", "report", "testing"}
     | {"suitefile", "suites", "verdicts", "execution", "agenda", "workers"},
     {"cli"},
