@@ -4,7 +4,6 @@
 with the package because the same seed gives other weights with another number of threads.
 """
 
-import math
 import sys
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from flowbench.checkpoints import file_hash, read_tensors, save_tensors
 from flowbench.data.base import Data
+from flowbench.metrics.scores import inception_score as inception_score
 from flowbench.records import FlowbenchError
 
 FOLDER = Path(__file__).parent
@@ -53,13 +53,6 @@ def load(name: str, device: str) -> Classifier:
     network = Classifier(facts["channels"], facts["classes"])
     network.load_state_dict(weights)
     return network.to(device).eval().requires_grad_(False)
-
-
-def inception_score(logits: Tensor) -> float:
-    """exp of the mean KL divergence of p(y|x) from p(y), over all rows at once, in float64."""
-    log_p = logits.double().log_softmax(1)
-    marginal = log_p.logsumexp(0) - math.log(len(log_p))
-    return (log_p.exp() * (log_p - marginal)).sum(1).mean().exp().item()
 
 
 def accuracy(network: Classifier, x: Tensor, y: Tensor) -> float:
