@@ -1,0 +1,42 @@
+"""`flowbench weights`: the networks that the metrics of images stand on."""
+
+import sys
+
+import click
+
+
+@click.group()
+def weights() -> None:
+    """List or download the weights of feature extractors."""
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """Say which weights are here, and how to supply the others."""
+    from flowbench.metrics.known_weights import KNOWN
+    from flowbench.metrics.weights import find
+
+    for known in KNOWN.values():
+        path = find(known.name, {})
+        click.echo(f"{known.name}: {known.summary}  [{known.licence}]")
+        click.echo(f"  {'not here' if path is None else f'here: {path}'}")
+        if path is None:
+            click.echo(f"  {known.url}")
+            click.echo(f"  SHA-256 {known.sha256 + '...' if known.sha256 else 'not published'}")
+            fetch = f"flowbench weights download {known.name}, or " if known.sha256 else ""
+            click.echo(f"  {fetch}{known.instead}")
+
+
+@weights.command()
+@click.argument("name")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def download(name, quiet) -> None:
+    """Download the weights NAME, check them, and say where they lie."""
+    from flowbench.checkpoints import file_hash
+    from flowbench.cli.progress import watcher
+    from flowbench.metrics import known_weights
+
+    with watcher(quiet, sys.stderr.isatty()) as watch:
+        path = known_weights.download(name, watch)
+    if not quiet:
+        click.echo(f"{path}\nSHA-256 {file_hash(path)}")
