@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from flowbench.average import Average
 from flowbench.checkpoints import load_state, save_state
+from flowbench.data.ahead import drawer
+from flowbench.fitting import Step, ramp_and_cosine, random_state, set_random_state
 from flowbench.records import Budget, Diverged, FlowbenchError, digest
 
 Bill = dict[str, dict[str, float]]  # stage -> what it has cost: seconds, images
@@ -21,7 +23,10 @@ TICK = 0.5  # seconds between looks at the loss: each look waits for the device
 
 
 class Source(Protocol):
-    """Something that batches are drawn from: a split of the data, or pairs made on demand."""
+    """Something that batches are drawn from: a split of the data, or pairs made on demand.
+
+    Where it has `draw_for_training` (see `data.base.Split`), that is called instead of `draw`.
+    """
 
     def __len__(self) -> int: ...
 
@@ -63,6 +68,9 @@ class Run:
 
     `every` is the time in seconds between checkpoints (0: after each step); without `folder`
     nothing is kept. `bill` maps each stage to what it has cost so far, over all attempts.
+    `augment` says that the user wants the data augmented, `micro_batch` how many rows go through
+    the network at once (None: the batch, or what fits; see `fitting`), `compile` whether large
+    backbones are compiled.
     """
 
     budget: Budget
@@ -75,6 +83,9 @@ class Run:
     bill: Bill = field(default_factory=dict)
     name: str = "train"
     loss: Tensor | None = None
+    augment: bool = False
+    micro_batch: int | None = None
+    compile: bool = False
 
     def stage(self, name: str, share: float = 1.0, after: "Run | None" = None) -> "Run":
         """The run of one stage of several: its own checkpoints and `share` of the steps.
@@ -100,9 +111,15 @@ class Run:
 
         `parts` (anything with `state_dict`) are saved every so often and restored at the start,
         with the random state and the order of data, so an interrupted stage goes on exactly.
-        Raises Diverged when the loss or a saved weight is not finite.
+        Raises Diverged when the loss or a saved weight is not finite, FlowbenchError for a source
+        that cannot be augmented where that is wanted.
         """
-        generator = torch.Generator()
+        if self.augment and getattr(source, "augment", None) is None:
+            raise FlowbenchError(
+                f"stage {self.name} does not train on images as they are in the data, so they"
+                " cannot be augmented: leave the augmentation out"
+            )
+        generator, draw = torch.Generator(), drawer(source, self.budget.batch)
         state, steps = self._read(), self.budget.steps
         step = state["step"] if state else 0
         if step < steps:
@@ -115,8 +132,7 @@ class Run:
         start = saved = seen = time.monotonic()
         first = step
         while step < steps:
-            rows = torch.randint(len(source), (self.budget.batch,), generator=generator)
-            yield source.draw(rows)
+            yield draw(generator, step + 1 < steps)
             step += 1
             now = time.monotonic()
             if now - seen >= TICK or step == steps:
@@ -157,10 +173,9 @@ class Run:
         if self._path is None:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
-        random = {"order": generator.get_state(), "cpu": torch.get_rng_state()}
-        if self.device.startswith("cuda"):
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
-        save_state(self._path, {"step": step, "random": random, "bill": self.bill, "parts": state})
+        random = {"order": generator.get_state(), **random_state(self.device)}
+        facts = {"step": step, "bill": self.bill, "micro_batch": self.micro_batch}
+        save_state(self._path, {**facts, "random": random, "parts": state})
 
     def _read(self) -> dict[str, Any] | None:
         """The last checkpoint, if there is one."""
@@ -174,9 +189,9 @@ class Run:
         except (KeyError, RuntimeError, ValueError) as error:
             raise FlowbenchError(f"{self._path} belongs to another network; delete it") from error
         generator.set_state(state["random"]["order"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if "cuda" in state["random"] and self.device.startswith("cuda"):
-            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        set_random_state(state["random"], self.device)
+        sizes = [size for size in (self.micro_batch, state.get("micro_batch")) if size]
+        self.micro_batch = min(sizes, default=None)
         self.bill.update(state["bill"])
         return self.bill[self.name]["seconds"]
 
@@ -207,24 +222,14 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: ramp_and_cosine(step, run.budget.steps, warmup)
     )
+    step = Step(net, loss, optimizer, schedule, run, clip)
     parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
     if hasattr(source, "state_dict"):
         parts["source"] = source
+    if step.scaler is not None:
+        parts["scaler"] = step.scaler
     for batch in run.batches(source, **parts):
-        optimizer.zero_grad(set_to_none=True)
-        value = loss(*batch)
-        value.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), clip)
-        optimizer.step()
-        schedule.step()
+        value = step(batch)
         average.update(net)
         run.log(value)
     return average.net
-
-
-def ramp_and_cosine(step: int, steps: int, warmup: int) -> float:
-    """The factor on the step size: linear to 1 over `warmup` steps, then a cosine to 0."""
-    warmup = min(warmup, steps // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))

@@ -1,19 +1,16 @@
-"""Data: hashes, scaling, one copy, no second copy, archives."""
+"""Data: hashes, scaling, one copy, no second copy, batches ahead, augmentation."""
 
-import io
-import json
-import zipfile
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from flowbench import planning, plugins
-from flowbench.data import base
-from flowbench.data.archive import ZipImages, archive
-from flowbench.data.base import Arrays, load, quantise, scale
-from flowbench.records import FlowbenchError
+from flowbench.augment import Augment
+from flowbench.data import placement
+from flowbench.data.ahead import Ahead, drawer
+from flowbench.data.base import Arrays, Facts, Split, load, measure, quantise, scale
 
 NAMES = [
     *["digits", "mog128", "moons", "checkerboard", "8gaussians", "rose"],
@@ -109,7 +106,7 @@ class Lazy:
 
 
 def test_data_are_read_in_chunks_and_once(monkeypatch):
-    monkeypatch.setattr(base, "CHUNK_BYTES", 3 * 8 * 8 * 10)
+    monkeypatch.setattr(placement, "CHUNK_BYTES", 3 * 8 * 8 * 10)
     lazy = Lazy(images(95))
     data = load("x", Arrays(lazy), "cpu")
     assert lazy.most == 10
@@ -121,10 +118,10 @@ def test_data_are_read_in_chunks_and_once(monkeypatch):
 
 def test_what_does_not_fit_on_the_gpu_stays_in_pinned_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
-    assert base._home(799, "cuda:0", None) == {"device": "cuda:0"}
-    assert base._home(801, "cuda:0", None) == {"device": "cpu", "pin_memory": True}
-    assert base._home(801, "cuda:0", 900) == {"device": "cuda:0"}
-    assert base._home(10**12, "cpu", None) == {"device": "cpu"}
+    assert placement.home(799, "cuda:0", None) == {"device": "cuda:0"}
+    assert placement.home(801, "cuda:0", None) == {"device": "cpu", "pin_memory": True}
+    assert placement.home(801, "cuda:0", 900) == {"device": "cuda:0"}
+    assert placement.home(10**12, "cpu", None) == {"device": "cpu"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -136,62 +133,185 @@ def test_pinned_batches_equal_those_on_the_device():
     rows = torch.tensor([3, 1, 60])
     for a, b in zip(here.train.draw(rows), pinned.train.draw(rows), strict=True):
         assert a.is_cuda and torch.equal(a, b)
+    for rows, (a, b) in batches(pinned.train, None, n=50, size=32):
+        assert a.is_cuda and torch.equal(a, here.train.draw(rows)[0])
+        assert b.is_cuda and torch.equal(b, here.train.draw(rows)[1])
 
 
-def write_zip(path, pictures, labels=None, kind="PNG", extra=None):
-    with zipfile.ZipFile(path, "w") as zipped:
-        names = [f"00000/img{i:08d}.{kind.lower()}" for i in range(len(pictures))]
-        for name, picture in zip(names, pictures, strict=True):
-            buffer = io.BytesIO()
-            Image.fromarray(picture.transpose(1, 2, 0)).save(buffer, kind)
-            zipped.writestr(name, buffer.getvalue())
-        if labels is not None:
-            pairs = [[n, int(y)] for n, y in zip(names, labels, strict=False)]
-            zipped.writestr("dataset.json", json.dumps({"labels": pairs}))
-        for name, content in (extra or {}).items():
-            zipped.writestr(name, content)
+@pytest.mark.parametrize("held_out", [True, False])
+@pytest.mark.parametrize("kind", ["image", "vector"])
+def test_measuring_finds_what_loading_finds(kind, held_out, monkeypatch):
+    monkeypatch.setattr(placement, "CHUNK_BYTES", 3 * 8 * 8 * 10)
+    x, y, heard = images(95), np.arange(95) % 3, []
+    x = x if kind == "image" else x.reshape(95, -1) / 9
+    arrays = Arrays(x, x if held_out else None, y, y if held_out else None, classes=3)
+    facts = measure(arrays, lambda done, rows: heard.append((done, rows)))
+    data = load("x", arrays, "cpu")
+    assert facts == Facts(data.sha256, data.std)
+    total = 190 if held_out else 95
+    assert heard[-1] == (total, total) and len(heard) > 9
 
 
-def test_an_archive_in_edms_layout(tmp_path):
-    x, y = images(5), [3, 1, 2, 0, 1]
-    write_zip(tmp_path / "cifar10-32x32-train.zip", x, y)
-    write_zip(tmp_path / "cifar10-32x32-test.zip", x[:2], y[:2])
-    data = load("cifar10", archive(tmp_path, "cifar10", "cifar10-32x32"), "cpu")
-    assert torch.equal(data.train.values, torch.from_numpy(x))
-    assert data.train.labels.tolist() == y and data.classes == 4
-    assert len(data.test) == 2
+def test_known_facts_are_believed_and_nothing_is_measured():
+    lazy = Lazy(images(9))
+    data = load("x", replace(Arrays(lazy), facts=Facts("ab", 0.25)), "cpu")
+    assert (data.sha256, data.std) == ("ab", 0.25)
 
 
-def test_an_archive_without_labels_or_held_out_images(tmp_path):
-    write_zip(tmp_path / "cifar10-32x32.zip", images(3))
-    data = load("cifar10", archive(tmp_path, "cifar10", "cifar10-32x32"), "cpu")
-    assert data.classes == 0 and data.train.labels is None and data.test is None
+def on_disk(path, x, order="C"):
+    np.save(path, np.asarray(x, order=order))
+    return path
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"no zip at all", "cannot be read as a zip archive"),
-        (None, "holds no PNG or JPEG"),
-    ],
-)
-def test_what_is_no_archive(tmp_path, content, message):
-    path = tmp_path / "x.zip"
-    path.write_bytes(content) if content else write_zip(path, [], extra={"a.txt": "x"})
-    with pytest.raises(FlowbenchError, match=message):
-        ZipImages(path)
+@pytest.mark.parametrize("mode", ["r", "c", "r+"])
+def test_a_mapped_file_is_used_in_place_and_stays_as_it_is(tmp_path, mode):
+    x = images(20, side=64)  # larger than a page of memory
+    path = on_disk(tmp_path / "x.npy", x)
+    whole = np.load(path, mmap_mode=mode)
+    data = load("x", Arrays(whole[:15], whole[15:]), "cpu")
+    assert torch.equal(data.train.values, torch.from_numpy(x[:15]))
+    assert torch.equal(data.test.values, torch.from_numpy(x[15:])), "a part knows where it begins"
+    assert data.sha256 == load("x", Arrays(x[:15], x[15:]), "cpu").sha256
+    data.train.values[0] = 77
+    assert np.array_equal(np.load(path), x), "what writes into the data must not reach the file"
+    other = np.load(path, mmap_mode="r+")
+    other[16] = 5
+    other.flush()
+    assert (data.test.values[1] == 5).all(), "there is no second copy"
 
 
-def test_damaged_odd_and_unlabelled_images_are_named(tmp_path):
-    write_zip(tmp_path / "a.zip", images(2), extra={"00000/img1.png": b"broken"})
-    with pytest.raises(FlowbenchError, match=r"img1\.png .* cannot be decoded"):
-        ZipImages(tmp_path / "a.zip")[0:3]
-    write_zip(tmp_path / "b.zip", [*images(2), images(1, side=9)[0]])
-    with pytest.raises(FlowbenchError, match=r"img00000002\.png .* \(3, 9, 9\)"):
-        ZipImages(tmp_path / "b.zip")[0:3]
-    write_zip(tmp_path / "c.zip", images(3), labels=[0, 1])
-    with pytest.raises(FlowbenchError, match="does not label every image"):
-        ZipImages(tmp_path / "c.zip").labels()
+def test_mapped_files_that_cannot_be_used_in_place_are_copied(tmp_path):
+    x = images(20)
+    turned = np.load(on_disk(tmp_path / "f.npy", x, "F"), mmap_mode="r")
+    floats = np.load(on_disk(tmp_path / "d.npy", x / 255), mmap_mode="r")
+    for values in (turned, floats, turned[::2]):
+        assert placement.mapped(values) is None
+        data = load("x", Arrays(values), "cpu")
+        assert torch.equal(data.train.values, torch.tensor(np.array(values)).to(data.train.values))
+
+
+class SlowLane:
+    """A lane whose copies happen as late as they may: when someone waits for them."""
+
+    def __init__(self):
+        self.pending, self.busy = {}, {}
+
+    def buffer(self, shape, dtype):
+        return torch.full(shape, 99).to(dtype)
+
+    def send(self, buffers):
+        assert id(buffers[0]) not in self.busy.values(), "the last copy may still read this buffer"
+        copies = tuple(None if b is None else torch.zeros_like(b) for b in buffers)
+        event = object()
+        self.pending[event], self.busy[event] = (buffers, copies), id(buffers[0])
+        return copies, event
+
+    def receive(self, batch, event):
+        for buffer, copy in zip(*self.pending.pop(event), strict=True):
+            if copy is not None:
+                copy.copy_(buffer)
+        return batch
+
+    def wait(self, event):
+        del self.busy[event]
+
+
+def batches(split, lane, n=9, size=4):
+    """Batches drawn ahead, each with its rows."""
+    ahead = Ahead(split, size, lane)
+    rows = list(torch.randint(len(split), (n, size), generator=torch.Generator().manual_seed(1)))
+    return [(rows[i], ahead.draw(rows[i], rows[i + 1] if i + 1 < n else None)) for i in range(n)]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_batches_drawn_ahead_are_those_drawn_when_wanted(labelled):
+    y = np.arange(30) % 4 if labelled else None
+    split = load("x", Arrays(images(30), None, y, classes=4), "cpu").train
+    for rows, (x, labels) in batches(split, SlowLane()):
+        expected, expected_labels = split.draw(rows)
+        assert torch.equal(x, expected)
+        assert labels is None if y is None else torch.equal(labels, expected_labels)
+
+
+def test_the_slow_lane_shows_a_buffer_that_is_used_too_early():
+    split = load("x", Arrays(images(30)), "cpu").train
+    careless = SlowLane()
+    careless.wait = lambda event: None
+    with pytest.raises(AssertionError, match="may still read"):
+        batches(split, careless)
+    lane, only = SlowLane(), torch.zeros(4, 3, 8, 8).byte()
+    lane.buffer = lambda shape, dtype: only
+    ahead, rows = Ahead(split, 4, lane), torch.arange(8).reshape(2, 4)
+    lane.send = forgetful(lane)
+    assert not torch.equal(ahead.draw(rows[0], rows[1])[0], split.draw(rows[0])[0])
+
+
+def forgetful(lane):
+    """`send` of a lane that does not know which buffers are busy."""
+    send = lane.send
+
+    def sent(buffers):
+        lane.busy.clear()
+        return send(buffers)
+
+    return sent
+
+
+def test_augmentation_is_drawn_when_a_batch_is_wanted_and_not_ahead():
+    plain = load("x", Arrays(images(30), None, np.arange(30) % 4, classes=4), "cpu").train
+    split = replace(plain, augment=Augment("edm", 0.5))
+    torch.manual_seed(3)
+    found = batches(split, SlowLane())
+    torch.manual_seed(3)
+    for rows, (x, y) in found:
+        expected, labels = split.draw_for_training(rows)
+        assert torch.equal(x, expected) and torch.equal(y, labels)
+
+
+def test_what_training_draws_is_augmented_and_nothing_else():
+    y = np.arange(30) % 4
+    plain = load("x", Arrays(images(30), None, y, classes=4), "cpu").train
+    rows = torch.arange(30)
+    x, labels = plain.draw(rows)
+    again = plain.draw_for_training(rows)
+    assert torch.equal(again[0], x) and torch.equal(again[1], labels)
+    flipped = replace(plain, augment=Augment("flip")).draw_for_training(rows)
+    assert not torch.equal(flipped[0], x) and torch.equal(flipped[1], labels)
+    split = replace(plain, augment=Augment("edm", 0.9))
+    changed, told = split.draw_for_training(rows)
+    assert told.shape == (30, 10) and told.dtype == torch.float32
+    assert torch.equal(told[:, 0].long(), labels) and not torch.equal(changed, x)
+    assert torch.equal(split.draw(rows)[0], x) and torch.equal(split.spread(30)[0], x)
+    alone = replace(split, labels=None).draw_for_training(rows)[1]
+    assert (alone[:, 0] == -1).all()
+
+
+def test_splits_with_further_fields_take_them_where_they_always_did():
+    @dataclass(frozen=True)
+    class Named(Split):
+        name: str = ""
+
+    x = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    split = Named(x, None, "cpu", "mine")
+    assert split.name == "mine" and split.augment is None
+
+
+def test_only_rows_that_wait_on_the_host_are_drawn_ahead(monkeypatch):
+    made = []
+    monkeypatch.setattr("flowbench.data.ahead.Lane", lambda device: made.append(1) or SlowLane())
+    split = load("x", Arrays(images(30)), "cpu").train
+
+    def drawn(split):
+        draw, generator = drawer(split, 4), torch.Generator().manual_seed(5)
+        found = [draw(generator, step < 5)[0] for step in range(6)]
+        return found, generator.get_state()
+
+    here, state = drawn(split)
+    assert not made
+    monkeypatch.setattr(Split, "here", False)
+    ahead, same_state = drawn(split)
+    assert made and torch.equal(state, same_state), "the order knows nothing of the batch ahead"
+    assert all(torch.equal(a, b) for a, b in zip(here, ahead, strict=True))
 
 
 def test_data_that_are_not_here_say_what_is_missing(flowbench, tmp_path):

@@ -1,17 +1,18 @@
 """Data as every method sees it: held once on the device, drawn and scaled there."""
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from flowbench.augment import Augment
+from flowbench.data.placement import Facts, Moments, Reading, place, scale
 from flowbench.mixtures import Mixture
 
-CHUNK_BYTES = 4 << 20  # what a copy may hold beside the data themselves
+__all__ = ["Arrays", "Data", "Facts", "Modes", "Moments", "Split", "load", "measure"]
+__all__ += ["quantise", "scale", "spread"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Arrays:
 
     `labels` and `test_labels` are integer arrays, or None where `classes` is 0; `test` is None
     where nothing is held out. `classifier` names shipped weights for `fd-clf` and `is-clf`.
-    `law` is the law that vectors were drawn from, where it has a closed form.
+    `law` is the law that vectors were drawn from, where it has a closed form. `facts` are known
+    already where an earlier look at these very rows was kept (`measure`).
     """
 
     train: Any
@@ -40,28 +42,60 @@ class Arrays:
     modes: Modes | None = None
     classifier: str | None = None
     law: Mixture | None = None
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of data where they were placed: on the device, or in (pinned) host memory."""
+    """Rows of data where they were placed: on the device, or in (pinned) host memory.
+
+    `augment` changes what training draws, and nothing else.
+    """
 
     values: Tensor  # (N, *shape), uint8 or float32
     labels: Tensor | None  # (N,) int64, beside the values
     device: str
+    augment: Augment | None = field(default=None, kw_only=True)  # so subclasses may add fields
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def here(self) -> bool:
+        """Whether the rows lie where batches are wanted, and not on the host of a GPU."""
+        return self.values.device.type == torch.device(self.device).type
+
     def prepare(self) -> None:
         """Nothing to do: the rows are here. Sources that are made on demand differ."""
 
+    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rows and their labels as they are held, where they are held."""
+        rows = rows.to(self.values.device)
+        return self.values[rows], None if self.labels is None else self.labels[rows]
+
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The rows as (x, y) on the device: x float32, images scaled from uint8 to [-1, 1]."""
-        rows = rows.to(self.values.device)
-        x = self.values[rows].to(self.device, non_blocking=True)
-        y = None if self.labels is None else self.labels[rows].to(self.device, non_blocking=True)
-        return scale(x), y
+        x, y = self.gather(rows)
+        x = x.to(self.device, non_blocking=True)
+        return scale(x), None if y is None else y.to(self.device, non_blocking=True)
+
+    def draw_for_training(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rows as `draw` gives them, augmented where `augment` is set (see `vary`)."""
+        return self.vary(*self.draw(rows))
+
+    def vary(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rows (x, y) on the device, augmented where `augment` is set.
+
+        An augmentation that the network is told of makes y (B, 1 + 9) float32: the class (-1
+        where there is none) and the parameters.
+        """
+        if self.augment is None:
+            return x, y
+        x, parameters = self.augment(x)
+        if parameters is None:
+            return x, y
+        label = x.new_full((len(x),), -1.0) if y is None else y.to(x.dtype)
+        return x, torch.cat([label[:, None], parameters], 1)
 
     def spread(self, n: int) -> tuple[Tensor, Tensor | None]:
         """`n` rows at equal distances, or all where there are fewer, as `draw` gives them."""
@@ -74,7 +108,8 @@ class Data:
 
     `kind` is "image" or "vector"; `std` the standard deviation over all entries of the scaled
     training split (EDM's sigma_data); `sha256` the hash over all decoded rows and labels; `law`
-    what the rows were drawn from, where that has a closed form.
+    what the rows were drawn from, where that has a closed form; `network` the settings of the
+    large backbone that all methods get, None for the small networks (`nets.settings`).
     """
 
     name: str
@@ -86,6 +121,7 @@ class Data:
     modes: Modes | None = None
     classifier: str | None = None
     law: Mixture | None = None
+    network: Any = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,11 +145,6 @@ def spread(total: int, n: int) -> Tensor:
     return torch.arange(n) * total // n
 
 
-def scale(values: Tensor) -> Tensor:
-    """uint8 images to float32 in [-1, 1]; floats as they are."""
-    return values.float() / 127.5 - 1 if values.dtype == torch.uint8 else values
-
-
 def quantise(x: Tensor) -> Tensor:
     """Images in [-1, 1] to uint8 by clamping and rounding to the nearest level."""
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -123,76 +154,43 @@ def load(name: str, arrays: Arrays, device: str, room: int | None = None) -> Dat
     """Place `arrays` for use on `device`, reading each row once.
 
     `room` bounds the bytes that may lie on the device (default: 80 % of what is free there);
-    a split that does not fit stays in pinned host memory and is copied batch by batch.
+    a split that does not fit stays in pinned host memory and is copied batch by batch. Images in
+    a memory-mapped file are used in place on the CPU; where their facts are known, nothing is
+    read before it is drawn.
     """
-    hasher, moments = hashlib.sha256(), Moments()
-    train = _split(arrays.train, arrays.labels, device, room, hasher, moments)
+    reading = Reading()
+    used = reading if arrays.facts is None else None
+    train = Split(*place(arrays.train, arrays.labels, device, room, used, True), device)
     test = None
     if arrays.test is not None:
-        test = _split(arrays.test, arrays.test_labels, device, room, hasher, None)
+        test = Split(*place(arrays.test, arrays.test_labels, device, room, used, False), device)
+    facts = arrays.facts or reading.facts
     return Data(
         name=name,
         train=train,
         test=test,
         classes=arrays.classes,
-        std=moments.std,
-        sha256=hasher.hexdigest(),
+        std=facts.std,
+        sha256=facts.sha256,
         modes=arrays.modes,
         classifier=arrays.classifier,
         law=arrays.law,
     )
 
 
-class Moments:
-    """Running mean and variance over all entries, so that no second pass is needed."""
+def measure(arrays: Arrays, watch: Callable[[int, int], None] | None = None) -> Facts:
+    """The facts that `load` would find, in one pass that keeps nothing.
 
-    def __init__(self) -> None:
-        self.count, self.total, self.squares = 0, 0.0, 0.0
-
-    def add(self, values: Tensor) -> None:
-        x = scale(values).double()
-        self.count += x.numel()
-        self.total += x.sum().item()
-        self.squares += x.square().sum().item()
-
-    @property
-    def std(self) -> float:
-        mean = self.total / self.count
-        return max(self.squares / self.count - mean * mean, 0.0) ** 0.5
-
-
-def _split(values, labels, device: str, room: int | None, hasher, moments) -> Split:
-    kept = _home(values.nbytes, device, room)
-    placed = torch.empty(values.shape, dtype=_dtype(values), **kept)
-    hasher.update(repr((tuple(values.shape), str(placed.dtype))).encode())
-    for start, part in _chunks(values):
-        hasher.update(part.tobytes())
-        rows = torch.from_numpy(part)
-        placed[start : start + len(part)].copy_(rows)
-        if moments is not None:
-            moments.add(rows)
-    if labels is None:
-        return Split(placed, None, device)
-    integers = np.array(labels, dtype=np.int64)  # a copy: torch refuses read-only arrays
-    hasher.update(integers.tobytes())
-    return Split(placed, torch.from_numpy(integers).to(placed.device), device)
-
-
-def _home(size: int, device: str, room: int | None) -> dict[str, Any]:
-    """Where `size` bytes go: arguments for `torch.empty`."""
-    if not device.startswith("cuda"):
-        return {"device": device}
-    free = int(0.8 * torch.cuda.mem_get_info(device)[0]) if room is None else room
-    return {"device": device} if size <= free else {"device": "cpu", "pin_memory": True}
-
-
-def _dtype(values) -> torch.dtype:
-    return torch.uint8 if values.dtype == np.uint8 else torch.float32
-
-
-def _chunks(values) -> Iterator[tuple[int, np.ndarray]]:
-    """(start, copy of some rows), so that a memory-mapped array is never read whole."""
-    rows = max(1, CHUNK_BYTES // max(1, values[:1].nbytes))
-    for start in range(0, len(values), rows):
-        part = np.array(values[start : start + rows])
-        yield start, part if part.dtype == np.uint8 else part.astype(np.float32)
+    `watch` hears (rows read, rows in all) now and then.
+    """
+    reading, done = Reading(), 0
+    splits = [(arrays.train, arrays.labels), (arrays.test, arrays.test_labels)]
+    splits = splits[: 1 if arrays.test is None else 2]
+    rows = sum(len(values) for values, _ in splits)
+    for number, (values, labels) in enumerate(splits):
+        for _, part in reading.rows(values, counted=number == 0):
+            done += len(part)
+            if watch is not None:
+                watch(done, rows)
+        reading.labels(labels)
+    return reading.facts

@@ -1,0 +1,183 @@
+"""One step of an optimiser, whatever the memory and the precision allow: in parts, scaled, retried.
+
+The number of rows that go through the network at once changes no law: losses are means over rows,
+so the gradients of parts add up to those of the batch. But the random numbers that a loss draws
+differ, so runs of different part sizes agree in law only, not number by number.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbench import meters
+from flowbench.records import Diverged, RunFailed
+
+if TYPE_CHECKING:
+    from flowbench.training import Run
+
+LARGE = 1_000_000  # parameters, from which on memory is planned before the start
+USABLE = 0.9  # of the memory: the rest is for what a step uses for a moment
+LEAST_SCALE = 2.0**-16  # of a float16 loss; overflow at this scale is no matter of scale
+
+
+class Step:
+    """Called with a batch, it moves the weights of `net` down the gradient of `loss(*batch)`.
+
+    `run.micro_batch` rows go through the network at once (None: all). When memory runs out, they
+    are halved, and the same step starts anew from the same random state. A float16 network gets a
+    loss scale (`scaler`), and steps whose gradients are not finite are left out. With
+    `run.compile` large backbones inside `net` are compiled, in place.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: Callable[..., Tensor],
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        run: "Run",
+        clip: float,
+    ):
+        self.net, self.loss, self.run, self.clip = net, loss, run, clip
+        self.optimizer, self.schedule = optimizer, schedule
+        kind = run.device.partition(":")[0]
+        self.scaler = torch.amp.GradScaler(kind) if _half(net) else None
+        if run.compile:
+            from flowbench.nets.backbone import compile_blocks
+
+            compile_blocks(net)
+
+    def __call__(self, batch: Sequence[Any]) -> Tensor:
+        """Take the step; returns the loss, a scalar on the device.
+
+        Raises RunFailed where not even one row fits, Diverged where float16 always overflows.
+        """
+        if not self.optimizer.state:  # before the first step of all attempts
+            self._plan(batch[0])
+        value = self._gradients(batch)
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        try:
+            moved = self._move()
+        except torch.OutOfMemoryError:
+            moved = None  # outside: the error keeps tensors alive
+        if moved is None:
+            raise RunFailed(f"{self._place} has no room for the optimiser: take a smaller network")
+        if moved:
+            self.schedule.step()
+        return value
+
+    def _gradients(self, batch: Sequence[Any]) -> Tensor:
+        """Set the gradients, in parts as large as fit; returns the loss."""
+        n, random = len(batch[0]), random_state(self.run.device)
+        while True:
+            size = min(self.run.micro_batch or n, n)
+            try:
+                return self._accumulate(batch, n, size)
+            except torch.OutOfMemoryError:
+                pass  # the rest is outside: the error keeps activations alive
+            self._shrink(size)
+            set_random_state(random, self.run.device)
+
+    def _accumulate(self, batch: Sequence[Any], n: int, size: int) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        if size == n:
+            return self._backward(self.loss(*batch))
+        losses = [
+            self._backward(self.loss(*part) * (len(part[0]) / n)) for part in parts(batch, n, size)
+        ]
+        return torch.stack(losses).sum()
+
+    def _backward(self, value: Tensor) -> Tensor:
+        (value if self.scaler is None else self.scaler.scale(value)).backward()
+        return value.detach()
+
+    def _move(self) -> bool:
+        """Let the optimiser step, unless float16 overflowed; returns whether it did."""
+        if self.scaler is None:
+            self.optimizer.step()
+            return True
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() < LEAST_SCALE:
+            raise Diverged(f"float16 gradients overflow in stage {self.run.name}: take bfloat16")
+        return self.scaler.get_scale() >= before
+
+    def _shrink(self, size: int) -> None:
+        """Halve what goes through the network at once, and free what the last try has used."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if size == 1:
+            raise RunFailed(
+                f"{self._place} has no room for a single row: take a smaller network or more memory"
+            )
+        self.run.micro_batch = -(-size // 2)
+        self.run.note(
+            f"memory ran out with {size} rows at once: stage {self.run.name} goes on with"
+            f" {self.run.micro_batch}"
+        )
+        if self.run.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    @property
+    def _place(self) -> str:
+        return "the GPU" if self.run.device.startswith("cuda") else "the machine"
+
+    def _plan(self, x: Tensor) -> None:
+        """Say what memory a large network needs, and halve the parts until they fit."""
+        if meters.parameters(self.net) <= LARGE:
+            return
+        n = len(x)
+        try:
+            need = meters.training_bytes(self.net, tuple(x.shape[1:]), n)
+            room = meters.room(self.run.device)
+        except Exception:  # a network called in another way, or another system: no plan
+            return
+        if self.run.device.startswith("cuda"):
+            room += need.weights + need.average  # they are there already
+        size = min(self.run.micro_batch or n, n)
+        while size > 1 and need.total(size) > USABLE * room:
+            size = -(-size // 2)
+        if size < n:
+            self.run.micro_batch = size
+        self.run.note(f"training needs about {need.sentence(size)}; {meters.gib(room)} are there")
+
+
+def parts(batch: Sequence[Any], n: int, size: int) -> Iterator[list[Any]]:
+    """A batch of `n` rows, `size` rows at a time; what has no rows goes with each."""
+    for start in range(0, n, size):
+        rows = slice(start, start + size)
+        yield [part[rows] if isinstance(part, Tensor) and part.ndim else part for part in batch]
+
+
+def _half(net: nn.Module) -> bool:
+    """Whether some of the network computes in float16, whose range is small."""
+    settings = [getattr(module, "settings", None) for module in net.modules()]
+    return any(getattr(found, "precision", None) == "float16" for found in settings)
+
+
+def random_state(device: str) -> dict[str, Tensor]:
+    """The state of the global random generators of the host and of `device`."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.startswith("cuda"):
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: str) -> None:
+    """Go back to a `random_state`; one without a GPU leaves the GPU alone."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and device.startswith("cuda"):
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def ramp_and_cosine(step: int, steps: int, warmup: int) -> float:
+    """The factor on the step size: linear to 1 over `warmup` steps, then a cosine to 0."""
+    warmup = min(warmup, steps // 10)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
