@@ -51,13 +51,15 @@ class Task:
             above = above.teacher
 
 
-def tasks(suite: Suite, data_root=None, seeds: Iterable[int] = (), datasets=()) -> list[Task]:
+def tasks(
+    suite: Suite, setup: Setup | None = None, seeds: Iterable[int] = (), datasets=()
+) -> list[Task]:
     """A planned task for each cell, in the order of the file; `seeds`, `datasets` narrow them.
 
     Raises FlowbenchError, naming the row, for whatever cannot be run.
     """
     cells = _narrowed(suite, set(seeds), set(datasets))
-    setup = Setup(data_root=data_root)  # the device is the workers' business
+    setup = setup or Setup()  # on the CPU: the device is the workers' business
     rows, found = {row.label: row for row in suite.rows}, []
     for cell in cells:
         try:
@@ -119,10 +121,10 @@ def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setu
     measured = [m for name in names for m in store.measured(name)] if store else []
     last = {attempt.run: attempt for attempt in tried}
     for task in found:
-        expected, spec = runner.expected(task.plan), task.plan.spec
-        done = store.done(spec, task.plan.protocol.seed) if store else set()
-        task.scores = len(expected)
-        task.missing = len(expected if force else expected - done)
+        spec = task.plan.spec
+        done = store.done(spec, task.plan.protocol.seed) if store and not force else {}
+        task.scores = len(runner.expected(task.plan, setup))
+        task.missing = len(runner.missing(task.plan, setup, done))
         attempt = last.get(spec.name)
         if not task.missing and attempt is not None and attempt.outcome == "diverged":
             task.trouble = f"{attempt.error} (--force tries anew)"

@@ -1,16 +1,37 @@
 """From stored scores to sections that may be compared: groups over seeds, floors, best values."""
 
 import math
-import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from flowbench.records import RUN_LEVEL, Dataset, Measured, Score, Spec, Tried, digest
+from flowbench.records import RUN_LEVEL, Measured, Score, Spec, Tried, digest
 
-HEADLINES = ("fd-clf", "memorised", "in-mode", "fd", "w2", "S")  # what `compare` shows unasked
+COUNTED = ("fid", "sfid", "fid-clean", "fd-dinov2")  # biased by the number of samples
+FULL = 50_000  # samples that a name without a number stands for
+HEADLINES = (
+    "fid",
+    "fd-clf",
+    "memorised",
+    "in-mode",
+    "fd",
+    "w2",
+    "S",
+)  # what `compare` shows unasked
 OTHERWISE = ("sw2", "S")  # where there is none of them but S
+
+
+def named(metric: str, n: int) -> str:
+    """A metric as a table calls it: `fid` from 50 000 samples on, below that `fid5k`, `fid256`.
+
+    The Fréchet distance falls with the number of samples, so the number is a part of its name.
+    """
+    if metric not in COUNTED or not 0 < n < FULL:
+        return metric
+    word, dash, rest = metric.partition("-")
+    return f"{word}{f'{n // 1000}k' if n % 1000 == 0 else n}{dash}{rest}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,10 @@ class Group:
 
 @dataclass
 class Section:
-    """All that is known on one data set under one protocol: the only rows that share a table."""
+    """All that is known on one data set under one protocol: the only rows that share a table.
+
+    Metrics go by the names of `records.named`.
+    """
 
     dataset: str
     data: str  # hash over the decoded data
@@ -51,6 +75,8 @@ class Section:
     floors: dict[str, Cell] = field(default_factory=dict)  # metric
     floor_n: int = 0
     failures: list[str] = field(default_factory=list)
+    protocols: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of extracted features
+    streams: tuple[int, ...] = ()  # where numbers are taken over several noise streams
 
     @property
     def metrics(self) -> list[str]:
@@ -78,7 +104,7 @@ def sections(
 
     `goals` are those that the metrics declare today; a score keeps its own for other metrics.
     """
-    labels = _labels(measured)
+    labels = labelled(measured)
     parts: dict[tuple, list[Measured]] = defaultdict(list)
     for row in measured:
         if row.score.n and row.score.subject == "model":
@@ -114,7 +140,7 @@ def _identity(spec: Spec) -> str:
     return digest(parts)
 
 
-def _labels(measured: Iterable[Measured]) -> dict[str, str]:
+def labelled(measured: Iterable[Measured]) -> dict[str, str]:
     """A label for the group of each run (by key): the variant, and more where it is ambiguous."""
     specs = {row.spec.key: row.spec for row in measured}
     variants: dict[tuple, list[Spec]] = defaultdict(list)
@@ -146,13 +172,16 @@ def _section(
     floors: dict[str, Score] = {}
     for row in rows:
         if row.score.subject == "floor":
-            closest = floors.get(row.score.name)
+            name = named(row.score.name, section.n)
+            closest = floors.get(name)
             if closest is None or abs(row.score.n - section.n) < abs(closest.n - section.n):
-                floors[row.score.name] = row.score
+                floors[name] = row.score
             continue
-        label = labels[row.spec.key]
+        label, name = labels[row.spec.key], named(row.score.name, row.score.n)
         members[label][row.spec.seed] = row.spec
-        values[label, row.score.name, row.score.nfe].append(row.score)
+        values[label, name, row.score.nfe].append(row.score)
+        if "weights" in row.score.protocol:
+            section.protocols[name] = row.score.protocol
     section.groups = [
         Group(label, specs[min(specs)], tuple(sorted(specs)))
         for label, specs in sorted(members.items())
@@ -214,26 +243,3 @@ def _failures(tried: Iterable[Tried]) -> dict[str, list[str]]:
             line = f"{name}, attempt {attempt.number}: {attempt.outcome}{why}"
             lines[attempt.spec.dataset].append(line)
     return lines
-
-
-def command(
-    spec: Spec,
-    nfes: Sequence[int],
-    seeds: Sequence[int],
-    section: Section,
-    default: Dataset | None = None,
-) -> str:
-    """The command that would measure `spec` at `nfes` for the table of `section`."""
-    words = ["flowbench", "run", spec.method, "--dataset", spec.dataset]
-    words += ["--nfe", ",".join(str(nfe or "auto") for nfe in nfes)]
-    words += ["--seed", ",".join(map(str, seeds))]
-    if default is None or spec.budget != default.budget:
-        words += ["--steps", str(spec.budget.steps), "--batch", str(spec.budget.batch)]
-    if default is None or section.n != default.samples:
-        words += ["--samples", str(section.n)]
-    if section.sample_seed:
-        words += ["--sample-seed", str(section.sample_seed)]
-    for name, value in sorted(spec.changed.items()):
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        words += ["--teacher", text] if name == "teacher" else ["-o", f"{name}={text}"]
-    return shlex.join(words)

@@ -13,7 +13,7 @@ from flowbench import meters, plugins
 from flowbench.checkpoints import file_hash
 from flowbench.environment import device_name
 from flowbench.metrics import likelihood
-from flowbench.metrics.evaluation import Evaluation
+from flowbench.metrics.evaluation import Against, Evaluation
 from flowbench.metrics.straightness import STEPS, straightness
 from flowbench.noise import unit_noise
 from flowbench.planning import Plan, Setup
@@ -29,9 +29,31 @@ TIMED = 100  # samples of one timed call
 ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness
 
 
-def metrics_for(plan: Plan) -> list[Metric]:
-    """The metrics that are defined for the plan's data."""
-    return [metric for metric in plugins.metrics() if metric.applies(plan.data)]
+def metrics_for(plan: Plan, setup: Setup) -> list[Metric]:
+    """The metrics that are defined for the plan's data, and whose extractor's weights are here."""
+    against = against_for(plan, setup)
+    return [
+        metric
+        for metric in plugins.metrics()
+        if metric.applies(plan.data)
+        and against.serves(metric, plan.data)
+        and metric.least <= min(plan.protocol.samples, against.rows or plan.protocol.samples)
+    ]
+
+
+def against_for(plan: Plan, setup: Setup) -> Against:
+    """What the features of the plan's images are held against."""
+    rows, file = plan.protocol.reference_rows, setup.reference
+    return Against(setup.weights, rows, file, setup.watch, setup.note)
+
+
+def current(plan: Plan, setup: Setup, key: Key, protocol: Mapping[str, Any]) -> bool:
+    """Whether a stored score is of the extractor and reference that would be used today."""
+    metric = next((m for m in metrics_for(plan, setup) if m.name == key[1]), None)
+    if metric is None or not metric.extractor:
+        return True
+    today = against_for(plan, setup).facts(metric, plan.data)
+    return all(protocol.get(name) == value for name, value in today.items())
 
 
 def floor_rows(plan: Plan) -> int:
@@ -46,9 +68,9 @@ def field_interval(plan: Plan, hook: Any) -> tuple[float, float] | None:
     return getattr(plan.method, "interval", WHOLE)
 
 
-def expected_scores(plan: Plan, interval: tuple[float, float] | None) -> set[Key]:
+def expected_scores(plan: Plan, setup: Setup, interval: tuple[float, float] | None) -> set[Key]:
     """Every score that the plan leads to, for a field that is defined on `interval`."""
-    names, n = [metric.name for metric in metrics_for(plan)], plan.protocol.samples
+    names, n = [metric.name for metric in metrics_for(plan, setup)], plan.protocol.samples
     run_level = ["parameters", "train-seconds", "train-images"]
     run_level += ["S", "S2"] if interval else []
     run_level += ["nll"] if interval == WHOLE and likelihood_rows(plan) else []
@@ -57,7 +79,8 @@ def expected_scores(plan: Plan, interval: tuple[float, float] | None) -> set[Key
     keys |= {("model", name, nfe, 0) for name in COSTS for nfe in plan.nfe}
     keys |= {("model", name, nfe, n) for name in names + facts for nfe in plan.nfe}
     if floor_rows(plan):
-        keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in names}
+        enough = [m.name for m in metrics_for(plan, setup) if m.least <= floor_rows(plan)]
+        keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in enough}
     return keys
 
 
@@ -81,7 +104,7 @@ class Examination:
 
     def __post_init__(self) -> None:
         self.network.eval()
-        self.metrics = metrics_for(self.plan)  # looked up once: it asks every extension
+        self.metrics = metrics_for(self.plan, self.setup)  # once: it asks every extension
         self.sampler = Sampler(self.plan, self.setup, self.folder, self.hook, self.network)
         self.interval = field_interval(self.plan, self.hook)
         self.knots = getattr(self.plan.method, "knots", ())
@@ -113,14 +136,16 @@ class Examination:
         """Every metric of real held-out data: what a perfect model would score."""
         n, test = floor_rows(self.plan), self.plan.data.test
         if n and test is not None:
-            evaluation = Evaluation(test.spread(n)[0], self.plan.data)
-            yield from self._metrics(evaluation, "floor", RUN_LEVEL, n)
+            yield from self._metrics(self._evaluation(test.spread(n)[0]), "floor", RUN_LEVEL, n)
+
+    def _evaluation(self, samples: Tensor) -> Evaluation:
+        return Evaluation(samples, self.plan.data, against_for(self.plan, self.setup))
 
     def straightness(self) -> Iterator[Score]:
         """S and S2 of the method's canonical field, if it has one."""
         if ("model", "S2", RUN_LEVEL, 0) not in self.todo:
             return
-        rows = ROWS[self.plan.data.kind]
+        rows = min(ROWS[self.plan.data.kind], self.plan.protocol.samples)
         begin, end = self.interval or WHOLE
         noise = unit_noise(0, range(rows), self.plan.data.shape, device=self.setup.device)
         labels = self.sampler.labels(range(rows))
@@ -152,9 +177,7 @@ class Examination:
             samples, facts = self.sampler.samples(nfe)
             yield describe(f"samples-nfe{nfe or 'auto'}", self.sampler.path(nfe), self.setup)
             yield from self._facts(nfe, facts)
-            yield from self._metrics(
-                Evaluation(samples, self.plan.data), "model", nfe, len(samples)
-            )
+            yield from self._metrics(self._evaluation(samples), "model", nfe, len(samples))
             yield from self._speed(nfe)
             if facts["not_finite"]:
                 broken.append(f"{facts['not_finite']} of {len(samples)} at NFE {nfe or 'auto'}")

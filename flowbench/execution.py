@@ -67,10 +67,10 @@ def execute(
 
     `wait` is for another process that works on the same run; without it, that is a failure.
     """
-    expected = runner.expected(plan)
     try:
         with runner.claim(plan, setup, wait):
-            todo = expected if force else expected - store.done(plan.spec, plan.protocol.seed)
+            done = {} if force else store.done(plan.spec, plan.protocol.seed)
+            todo = runner.missing(plan, setup, done)
             if not todo:
                 return _settled(store, plan, say)
             surroundings = environment.capture(setup.device)

@@ -18,6 +18,7 @@ from flowbench.records import digest
 from flowbench.training import Progress, Run
 
 BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
+GPU_BATCH = 500
 TEACHER_SHARE = 0.8
 Sampler = Callable[[Tensor, Tensor | None], Tensor]
 Start = Callable[[range], tuple[Tensor, Tensor | None]]
@@ -133,8 +134,9 @@ class Pairs:
 
 def _parts(noise: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches of a size at which processors are fastest."""
-    for start in range(0, len(noise), BATCH):
-        rows = slice(start, start + BATCH)
+    size = GPU_BATCH if noise.is_cuda else BATCH
+    for start in range(0, len(noise), size):
+        rows = slice(start, start + size)
         yield noise[rows], None if labels is None else labels[rows]
 
 

@@ -1,100 +1,93 @@
 """From a user's words to a plan: which network, from which data, examined how."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from flowbench import options, plugins
-from flowbench.checkpoints import file_hash, read_tensors
+from flowbench import network_files, options, plugins, setting
 from flowbench.data import base
+from flowbench.datasets import dataset, load_data
+from flowbench.network_files import NetworkFile
+from flowbench.plans import Plan, Request, Setup
 from flowbench.records import ADAPTIVE, Budget, Dataset, FlowbenchError, Protocol, Spec
-from flowbench.training import Progress, ignore
+
+__all__ = ["Plan", "Request", "Setup", "again", "dataset", "load_data", "plan", "refuse"]
 
 # Options that a teacher which is trained for its student takes over from it.
 SHARED = ("width", "sigma_min", "sigma_max")
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """The machine's side of a run: none of it may change a number beyond rounding.
-
-    `every` is the time in seconds between checkpoints.
-    """
-
-    device: str = "cpu"
-    folder: Path = Path("runs")
-    data_root: Path | None = None
-    every: float = 20.0
-    watch: Callable[[Progress], None] = ignore
-    note: Callable[[str], None] = lambda text: None
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What a user asked for; None takes the data set's or the method's default.
-
-    `teacher` is the name of a method, a file of weights, the Spec of an earlier run, or the Request
-    of a run that may still have to be made.
-    """
-
-    method: str
-    dataset: str
-    seed: int = 0
-    steps: int | None = None
-    images: int | None = None
-    batch: int | None = None
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    teacher: "str | Path | Spec | Request | None" = None
-    samples: int | None = None
-    sample_seed: int = 0
-    nfe: tuple[int, ...] = (1, 2, 4, 8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A run that is ready to start."""
-
-    spec: Spec
-    protocol: Protocol
-    nfe: tuple[int, ...]
-    method: Any
-    data: base.Data
-    teacher: "Plan | None" = None
-    weights: Path | None = None  # of a network that is taken from a file instead of trained
-
-    def folder(self, setup: Setup, generation: int = 1) -> Path:
-        """Where checkpoints and samples lie; each `--force` gets a folder of its own."""
-        suffix = f"-g{generation}" if generation > 1 else ""
-        return setup.folder / (self.spec.name + suffix)
-
-
-@cache
-def load_data(name: str, device: str, root: Path | None) -> base.Data:
-    """The data set `name` on `device`, one copy for all runs of this process."""
-    return base.load(name, dataset(name).load(root), device)
-
-
-def dataset(name: str) -> Dataset:
-    """The catalogue's entry; raises FlowbenchError with the nearest name."""
-    known = plugins.datasets()
-    return known[options.choose("data set", name, known)]
-
-
 def plan(request: Request, setup: Setup) -> Plan:
     """Turn words into a plan; raises FlowbenchError for whatever is wrong with them."""
-    entry, method = dataset(request.dataset), plugins.method(request.method, request.options)
+    entry = dataset(request.dataset, setup.data_root)
+    given = None if request.weights is None else network_files.look(request.weights)
+    method = _method(request, given)
     refuse(request, method)
-    data = load_data(entry.name, setup.device, setup.data_root)
+    file = given or _teacher_file(request)
+    data, chosen, changed = _dressed(request, entry, method, file, setup)
+    spec = _spec(request, method, data, _budget(request, entry.budget), chosen, changed)
+    if file is not None and file.facts:
+        word = "teacher" if given is None else "weights"
+        spec = dataclasses.replace(spec, sources={word: dict(file.facts)})
     student = Plan(
-        spec=_spec(request, method, data, _budget(request, entry.budget)),
+        spec=spec,
         protocol=_protocol(request, entry),
         nfe=tuple(dict.fromkeys(request.nfe)),
         method=method,
         data=data,
     )
+    if given is not None:
+        spec = dataclasses.replace(student.spec, weights=given.sha256)
+        return dataclasses.replace(student, spec=spec, weights=given.path)
     return _with_teacher(student, request, setup)
+
+
+def _method(request: Request, given: NetworkFile | None) -> Any:
+    """The method with its options; those of a network's file hold unless the user says others."""
+    if given is None:
+        return plugins.method(request.method, request.options)
+    if given.method != request.method:
+        raise FlowbenchError(f"{given.path} is a network of {given.method}, not {request.method}")
+    if request.teacher is not None:
+        raise FlowbenchError("--weights trains nothing, so it takes no --teacher")
+    method = plugins.method(request.method, {**given.options, **request.options})
+    if not hasattr(method, "network"):
+        raise FlowbenchError(f"{request.method} has no network(data): it reads no --weights")
+    return method
+
+
+def _teacher_file(request: Request) -> NetworkFile | None:
+    word = request.teacher
+    return network_files.look(word) if isinstance(word, Path) else None
+
+
+def _dressed(
+    request: Request, entry: Dataset, method: Any, file: NetworkFile | None, setup: Setup
+) -> tuple[base.Data, dict[str, Any], dict[str, Any]]:
+    """The data as the run sees them, its setting, and what of that the user chose."""
+    loaded = load_data(request.dataset, setup.device, setup.data_root)
+    student = getattr(method, "teacher", None) is not None
+    chosen, changed = setting.resolve(
+        loaded,
+        entry,
+        network=request.network,
+        precision=request.precision,
+        augmentation=request.augment,
+        unconditional=request.unconditional or _unlabelled(file),
+        like=None if file is None else file.network,
+        student=student,
+    )
+    if student:  # it learns from its teacher, which is what augmentation is for
+        chosen.pop("augment", None)
+    data = setting.dress(loaded, chosen, None if file is None else file.std)
+    if file is not None:
+        file.check(data)
+    return data, chosen, changed
+
+
+def _unlabelled(file: NetworkFile | None) -> bool:
+    """Whether a network of ours was trained without labels: then so is what follows from it."""
+    return file is not None and bool(file.spec and file.setting.get("unconditional"))
 
 
 def refuse(request: Request, method: Any) -> None:
@@ -115,19 +108,27 @@ def refuse(request: Request, method: Any) -> None:
             )
 
 
-def _spec(request: Request, method: Any, data: base.Data, budget: Budget) -> Spec:
+def _spec(
+    request: Request,
+    method: Any,
+    data: base.Data,
+    budget: Budget,
+    chosen_setting: dict[str, Any],
+    changed: dict[str, Any],
+) -> Spec:
     chosen, defaults = options.values(method), options.values(type(method)())
     point = plugins.methods().get(request.method)
     return Spec(
         method=request.method,
-        dataset=request.dataset,
+        dataset=data.name,
         seed=request.seed,
         budget=budget,
         options=chosen,
-        changed={k: v for k, v in chosen.items() if v != defaults[k]},
+        changed={k: v for k, v in chosen.items() if v != defaults[k]} | changed,
         data=data.sha256,
         code=plugins.code_hash(type(method)),
         version=plugins.origin(point) if point else "",
+        setting=chosen_setting,
     )
 
 
@@ -143,7 +144,9 @@ def _protocol(request: Request, entry: Dataset) -> Protocol:
     samples = entry.samples if request.samples is None else request.samples
     if samples < 2:
         raise FlowbenchError(f"--samples takes at least 2, not {samples}")
-    return Protocol(samples, request.sample_seed)
+    if request.reference_rows is not None and request.reference_rows < 2:
+        raise FlowbenchError(f"--reference-rows takes at least 2, not {request.reference_rows}")
+    return Protocol(samples, request.sample_seed, request.reference_rows)
 
 
 def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
@@ -152,7 +155,7 @@ def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
         if request.teacher is not None:
             raise FlowbenchError(f"{request.method} learns from data alone: it takes no --teacher")
         return student
-    teacher = _teacher(request.teacher or default, student, setup)
+    teacher = _teacher(request.teacher or default, student, request, setup)
     if teacher.data.sha256 != student.data.sha256 and teacher.weights is None:
         raise FlowbenchError("the teacher was trained on other data than the student would be")
     changed = dict(student.spec.changed)
@@ -169,18 +172,29 @@ def _teacher_word(word: str | Path | Spec | Request, teacher: Plan) -> str:
     return f"{word.name}@{(teacher.spec.teacher or '')[5:13]}" if isinstance(word, Path) else word
 
 
-def _teacher(word: str | Path | Spec | Request, student: Plan, setup: Setup) -> Plan:
+def _teacher(word: Any, student: Plan, request: Request, setup: Setup) -> Plan:
     if isinstance(word, Request):
         return plan(dataclasses.replace(word, nfe=(), samples=None), setup)
     if isinstance(word, Spec):
         return again(word, setup)
     if isinstance(word, Path):
-        return _from_file(word, student)
+        return _from_file(word, student, request, setup)
     spec = student.spec
     steps, batch = spec.budget.steps, spec.budget.batch
-    options = _for_teacher(word, student)
-    request = Request(word, spec.dataset, spec.seed, steps, None, batch, options, nfe=())
-    return plan(request, setup)
+    return plan(
+        dataclasses.replace(
+            request,
+            method=word,
+            steps=steps,
+            images=None,
+            batch=batch,
+            options=_for_teacher(word, student),
+            teacher=None,
+            samples=None,
+            nfe=(),
+        ),
+        setup,
+    )
 
 
 def _for_teacher(word: str, student: Plan) -> dict[str, Any]:
@@ -198,12 +212,14 @@ def _for_teacher(word: str, student: Plan) -> dict[str, Any]:
 
 def again(spec: Spec, setup: Setup) -> Plan:
     """The plan of a stored run; raises FlowbenchError if it cannot be made with today's code."""
-    steps, batch, word = spec.budget.steps, spec.budget.batch, spec.changed.get("teacher")
-    teacher = word if word in plugins.methods() else None
+    changed = spec.changed
+    word = changed.get("teacher")
     request = Request(
-        *(spec.method, spec.dataset, spec.seed, steps, None, batch, dict(spec.options)),
-        teacher=teacher,
+        *(spec.method, spec.dataset, spec.seed, spec.budget.steps, None, spec.budget.batch),
+        options=dict(spec.options),
+        teacher=word if word in plugins.methods() else None,
         nfe=(),
+        **{name: changed[name] for name in setting.WORDS if name in changed},
     )
     today = plan(request, setup)
     if today.spec.key != spec.key:
@@ -211,17 +227,22 @@ def again(spec: Spec, setup: Setup) -> Plan:
     return today
 
 
-def _from_file(path: Path, student: Plan) -> Plan:
-    """A network that `flowbench run` exported, as a plan with nothing to train."""
-    _, facts = read_tensors(path)
-    try:
-        spec = Spec.from_json(facts["spec"])
-    except (KeyError, TypeError) as error:
-        raise FlowbenchError(f"{path} does not say which method made it") from error
-    if spec.dataset != student.spec.dataset:
-        raise FlowbenchError(f"{path} was trained on {spec.dataset}, not {student.spec.dataset}")
-    method = plugins.method(spec.method, spec.options)
+def _from_file(path: Path, student: Plan, request: Request, setup: Setup) -> Plan:
+    """A network from a file as a plan with nothing to train."""
+    file = network_files.look(path)
+    if file.spec is not None and file.spec.dataset != student.spec.dataset:
+        trained, wanted = file.spec.dataset, student.spec.dataset
+        raise FlowbenchError(f"{path} was trained on {trained}, not {wanted}")
+    method = plugins.method(file.method, file.options)
     if not hasattr(method, "network"):
-        raise FlowbenchError(f"{spec.method} has no network(data): it cannot be read from a file")
-    named = dataclasses.replace(spec, teacher=f"file:{file_hash(path)}")
-    return dataclasses.replace(student, spec=named, method=method, teacher=None, weights=path)
+        raise FlowbenchError(f"{file.method} has no network(data): it cannot be read from a file")
+    loaded = load_data(request.dataset, setup.device, setup.data_root)
+    data = setting.dress(loaded, file.setting, file.std)
+    file.check(data)
+    spec = file.spec or dataclasses.replace(
+        student.spec, method=file.method, options=options.values(method), changed={}
+    )
+    named = dataclasses.replace(spec, teacher=f"file:{file.sha256}")
+    return dataclasses.replace(
+        student, spec=named, method=method, data=data, teacher=None, weights=path
+    )

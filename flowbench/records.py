@@ -64,9 +64,12 @@ def digest(value: Any) -> str:
 class Spec:
     """All that decides which network is trained; two equal specs are one run.
 
-    `options` holds every option of the method, `changed` only those that the user set.
+    `options` holds every option of the method, `changed` only what the user set. `setting` is how
+    the run sees its data (`setting.py`): the backbone, augmentation, labels; empty for small data.
     `data` is the hash over the decoded data, `code` the hash over the method's source,
-    `teacher` the key of the teacher's run (or `file:` and the hash of its weights).
+    `teacher` the key of the teacher's run (or `file:` and the hash of its weights), `weights` the
+    hash of the file where nothing is trained; `sources` the hash, licence and origin of published
+    checkpoints among them, which is no part of the key.
     """
 
     method: str
@@ -79,13 +82,20 @@ class Spec:
     data: str = ""
     code: str = ""
     version: str = ""  # distribution and version that the method came from; not part of the key
+    setting: Mapping[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
-        """Names the run: SHA-256 over all that would change the trained network."""
+        """Names the run: SHA-256 over all that would change the trained network.
+
+        What came later than the first runs is left out where it is empty, so they keep their keys.
+        """
         parts = asdict(self) | {"recipe": RECIPE}
-        for label_only in ("changed", "version"):
-            del parts[label_only]
+        later = [name for name in ("setting", "weights") if not parts[name]]
+        for name in ("changed", "version", "sources", *later):
+            del parts[name]
         return digest(parts)
 
     @property
@@ -107,10 +117,15 @@ class Spec:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a trained network is examined: `samples` drawn from noise stream `seed`."""
+    """How a trained network is examined: `samples` drawn from noise stream `seed`.
+
+    Features of images are held against `reference_rows` of the training split at equal distances
+    (None: all of them), or against the statistics of a file.
+    """
 
     samples: int
     seed: int = 0
+    reference_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,10 @@ class Metric:
     `score(evaluation)` gets a `metrics.evaluation.Evaluation` and returns a float;
     `protocol(evaluation)` the facts that must agree before two such numbers may be compared;
     `applies(data)` says for which data it is defined. `goal` is "min", "max", "floor" (nearest to
-    the value of real held-out data) or "".
+    the value of real held-out data) or "". `extractor` names the network whose features it is made
+    of, whose weights a user supplies; `needs` is what it takes beside their mean and covariance:
+    "features" or "spatial" of the reference, or "logits" and no reference; `least` the fewest rows
+    for which it is defined.
     """
 
     name: str
@@ -152,6 +170,9 @@ class Metric:
     summary: str = ""
     applies: Callable[[Any], bool] = lambda data: True
     protocol: Callable[[Any], Mapping[str, Any]] = lambda evaluation: {}
+    extractor: str = ""
+    needs: str = ""
+    least: int = 2
 
 
 @dataclass(frozen=True)
@@ -169,6 +190,7 @@ class Dataset:
     samples: int = 1000
     needs: str = ""
     remark: str = ""  # what a reader of any table made with these data must know
+    network: str = ""  # the backbone of methods, as `--network` takes it; none: by size
 
 
 @dataclass(frozen=True)

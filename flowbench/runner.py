@@ -11,11 +11,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from flowbench import meters, plugins
-from flowbench.checkpoints import read_tensors, save_tensors
+from flowbench import meters, network_files, plugins
+from flowbench.checkpoints import save_tensors
 from flowbench.examination import (
     Examination,
     Key,
+    current,
     describe,
     expected_scores,
     field_interval,
@@ -31,9 +32,22 @@ def hooks(plan: Plan) -> Any:
     return plugins.manager(*plugins.extensions()[0], plan.method, meters).hook
 
 
-def expected(plan: Plan) -> set[Key]:
-    """Every score that the plan leads to; those not yet stored are what there is to do."""
-    return expected_scores(plan, field_interval(plan, hooks(plan)))
+def missing(plan: Plan, setup: Setup, done: Mapping[Key, Mapping[str, Any]]) -> set[Key]:
+    """The scores that the plan leads to and that are not there.
+
+    `done` maps those that are to their protocol: one of another extractor or reference than
+    today's is missing.
+    """
+    return {
+        key
+        for key in expected(plan, setup)
+        if key not in done or not current(plan, setup, key, done[key])
+    }
+
+
+def expected(plan: Plan, setup: Setup) -> set[Key]:
+    """Every score that the plan leads to."""
+    return expected_scores(plan, setup, field_interval(plan, hooks(plan)))
 
 
 @contextmanager
@@ -89,7 +103,7 @@ class Trained:
 def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
     """The plan's network, trained or restored."""
     if plan.weights is not None:
-        return _read_network(plan, plan.weights)
+        return _read_network(plan, plan.weights, folder)
     run = Run(
         budget=plan.spec.budget,
         folder=folder,
@@ -98,6 +112,9 @@ def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
         every=setup.every,
         watch=setup.watch,
         note=setup.note,
+        augment=plan.data.train.augment is not None,
+        micro_batch=setup.micro_batch,
+        compile=setup.compile,
     )
     folder.mkdir(parents=True, exist_ok=True)
     teacher = None if plan.teacher is None else make_teacher(plan.teacher, setup, run)
@@ -134,13 +151,20 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
     return Teacher(make, hooks(plan).velocity, interval)
 
 
-def _read_network(plan: Plan, path: Path) -> Trained:
-    """A network from a file and what it cost; NaN where the file does not say."""
-    tensors, facts = read_tensors(path)
-    bill = facts.get("bill") or {"train": {"seconds": math.nan, "images": math.nan}}
+def _read_network(plan: Plan, path: Path, folder: Path) -> Trained:
+    """A network from a file and what it cost, NaN where the file does not say.
+
+    A published checkpoint that is examined itself is kept in `folder` as ours are.
+    """
+    tensors, known = network_files.tensors(path)
     network = plan.method.network(plan.data)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise FlowbenchError(f"{path} holds another network than {plan.spec.variant}") from error
+    bill = known or {"train": {"seconds": math.nan, "images": math.nan}}
+    own = folder / "network.safetensors"
+    if plan.spec.weights and not own.exists():
+        facts = {"spec": asdict(plan.spec), "bill": known}
+        save_tensors(own, network.state_dict(), facts)
     return Trained(network, bill)

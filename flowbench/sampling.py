@@ -27,6 +27,14 @@ class Sampler:
     folder: Path
     hook: Any
     network: nn.Module
+    batch: int = BATCH
+
+    def _halve(self) -> None:
+        """Draw fewer together from now on: no sample depends on how many are drawn with it."""
+        if self.batch == 1:
+            raise RunFailed("the device has no room to draw a single sample: use another") from None
+        self.batch //= 2
+        self.setup.note(f"the device is full: {self.batch} samples are drawn together from here on")
 
     def path(self, nfe: int) -> Path:
         """Where the samples at `nfe` are kept."""
@@ -63,11 +71,16 @@ class Sampler:
 
     def _draw(self, nfe: int) -> tuple[Tensor, float]:
         """All samples at `nfe` and the evaluations counted per sample."""
-        n, parts, counted = self.plan.protocol.samples, [], 0.0
-        for start in range(0, n, BATCH):
-            indices = range(start, min(start + BATCH, n))
-            samples, spent = self.call(self.noise(indices), indices, nfe)
+        n, parts, counted, done = self.plan.protocol.samples, [], 0.0, 0
+        while done < n:
+            indices = range(done, min(done + self.batch, n))
+            try:
+                samples, spent = self.call(self.noise(indices), indices, nfe)
+            except torch.OutOfMemoryError:
+                self._halve()
+                continue
             parts.append(samples)
+            done = indices.stop
             counted += spent * len(indices) / n
             self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
             if nfe != ADAPTIVE and spent != nfe:

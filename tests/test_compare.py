@@ -5,7 +5,8 @@ import statistics
 
 import pytest
 
-from flowbench.compare import Section, command, sections
+from flowbench.command_line import command
+from flowbench.compare import Section, sections
 from flowbench.records import Budget, Dataset, Measured, Score, Spec, Tried
 from flowbench.report import layout
 

@@ -9,24 +9,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LIBRARY = {
     *["augment", "average", "cache", "checkpoints", "coordinates", "coupling", "data", "download"],
-    *["environment", "imports", "meters", "metrics", "mixtures", "nets", "noise", "noise_levels"],
-    *["options", "pairs", "solvers", "teacher", "training", "trajectories"],
+    *["environment", "fitting", "imports", "meters", "metrics", "mixtures", "nets", "noise"],
+    *["noise_levels", "options", "pairs", "solvers", "teacher", "training", "trajectories"],
 }
 FLOORS = [
     {"records", "hookspecs"},
     LIBRARY | {"plugins", "store"},
-    {"planning", "sampling", "examination", "runner", "compare", "report", "testing"}
+    {"plans", "setting", "network_files", "datasets", "planning", "sampling", "examination"}
+    | {"runner", "compare", "command_line", "streams", "report", "testing"}
     | {"suitefile", "suites", "verdicts", "execution", "agenda", "workers"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
-    *["planning", "sampling", "examination", "runner", "compare", "suitefile", "suites"],
+    *["plans", "setting", "network_files", "datasets", "planning", "sampling", "examination"],
+    *["runner", "compare", "command_line", "streams", "suitefile", "suites"],
     *["verdicts", "report", "execution", "agenda", "workers"],
 ]
 ROOMS = {
-    "torch": LIBRARY | {"sampling", "examination", "runner", "execution", "testing"},
+    "torch": LIBRARY
+    | {"sampling", "examination", "runner", "execution", "testing", "network_files"},
     "pluggy": {"hookspecs", "plugins"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},

@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from keyword import iskeyword
 
 import click
 
@@ -14,6 +15,11 @@ COMMANDS = {
     "show": "show",
     "methods": "lists",
     "datasets": "lists",
+    "networks": "lists",
+    "data": "data",
+    "ref": "ref",
+    "weights": "weights",
+    "import": "imports",
     "doctor": "doctor",
 }
 INTERRUPTED = 4
@@ -45,7 +51,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return getattr(import_module(f"flowbench.cli.{COMMANDS[name]}"), name)
+        function = f"{name}_" if iskeyword(name) else name
+        return getattr(import_module(f"flowbench.cli.{COMMANDS[name]}"), function)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

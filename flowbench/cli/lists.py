@@ -1,4 +1,4 @@
-"""`flowbench methods` and `flowbench datasets`: what there is, and what each takes."""
+"""`flowbench methods`, `datasets` and `networks`: what there is, and what each takes."""
 
 import click
 
@@ -60,3 +60,25 @@ def datasets(name, data_root) -> None:
     click.echo(f"  default budget: {steps} steps of {batch}; {entry.samples} samples")
     if entry.remark:
         click.echo(f"  {entry.remark}")
+
+
+@click.command()
+@click.argument("word", required=False, metavar="[WORD]")
+def networks(word) -> None:
+    """List the large backbones, or describe one, such as `ddpmpp` or `adm,channels=64`.
+
+    `run --network WORD` gives one to every method; `small` is the network of small data.
+    """
+    from flowbench import options
+    from flowbench.nets import settings
+
+    if word is None:
+        for name, cls in settings.NETWORKS.items():
+            click.echo(f"{name:8s} {cls.__doc__}")
+        return
+    chosen = settings.parse(word)
+    click.echo(f"{word}\n\nSettings (NAME,setting=value,...; a list as 1-2-2):")
+    for option in options.describe(type(chosen)):
+        value = getattr(chosen, option.name)
+        text = "-".join(map(str, value)) if isinstance(value, tuple) else value
+        click.echo(f"  {option.name} = {text}  ({option.type.replace('commas', 'dashes')})")

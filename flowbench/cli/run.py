@@ -1,5 +1,6 @@
 """`flowbench run`: train, sample and score one method, storing each score as it is made."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from flowbench.records import FlowbenchError, RunFailed
 
 # What a suite's file decides; --seed and --dataset choose among its cells.
 DECIDED = (
-    *("method", "nfe", "samples", "sample_seed", "steps", "images", "batch", "options", "teacher"),
+    *("method", "nfe", "samples", "sample_seeds", "steps", "images", "batch", "options"),
+    *("teacher", "weights", "network", "precision", "augment", "unconditional", "reference_rows"),
 )
 
 
@@ -45,10 +47,11 @@ DECIDED = (
 )
 @click.option(
     "--sample-seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
+    "sample_seeds",
+    type=words.SEEDS,
+    default="0",
     show_default=True,
-    help="Noise stream that samples start from.",
+    help="Noise streams that samples start from; 0,1,2: their mean, sd and minimum.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Steps per stage.  [data set's default]")
 @click.option("--images", type=click.IntRange(1), help="The same in examples: steps x batch.")
@@ -62,7 +65,23 @@ DECIDED = (
     metavar="NAME=VALUE",
     help="An option of the method: see `flowbench methods METHOD`.",
 )
-@click.option("--teacher", help="A method, an earlier run, or a network.safetensors.")
+@click.option("--teacher", help="A method, an earlier run, or a file: see `flowbench import -h`.")
+@click.option("--weights", type=words.FILE, help="Train nothing: examine the network of this file.")
+@click.option("--network", metavar="WORD", help="The backbone: see `flowbench networks`.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the backbone.")
+@click.option("--augment", metavar="WORD", help="none, flip, edm or edm:0.12.  [default: none]")
+@click.option("--unconditional", is_flag=True, help="Leave the labels out.")
+@click.option("--micro-batch", type=click.IntRange(1), help="Examples at once.  [what fits]")
+@click.option("--compile", is_flag=True, help="Compile the backbone for training.")
+@click.option(
+    "--reference", type=words.FILE, help="Statistics in the place of the training split's."
+)
+@click.option(
+    "--reference-rows", type=click.IntRange(2), help="Of the training split.  [default: all]"
+)
+@words.inception
+@words.dinov2
+@words.clean
 @click.option("--force", is_flag=True, help="Do it anew, teacher excepted; old numbers stay.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
@@ -78,39 +97,60 @@ DECIDED = (
 @words.data_root
 @words.database
 @click.pass_context
-def run(ctx, suite, jobs, dry, db, folder, data_root, device, quiet, force, every, **asked) -> None:
+def run(ctx, suite, jobs, dry, db, folder, quiet, force, **asked) -> None:
     """Train METHOD on a data set, sample at each NFE, and store every score.
 
     What is stored already is not done again: the same command finishes what is missing. With
     --suite, all that a file names is done that way, several runs at a time.
     """
-    from flowbench import environment, execution, planning
+    from flowbench import execution, planning
     from flowbench.cli.progress import watcher
     from flowbench.store import Store
 
-    place = words.runs_folder(db, folder)
+    setup = _setup(words.runs_folder(db, folder), asked)
     if suite is not None:
-        rest = (device, jobs, dry, quiet, force, every, folder is not None)
-        return _suite(ctx, suite, db, place, data_root, *rest)
+        return _suite(ctx, suite, db, setup, jobs, dry, quiet, force, folder is not None)
     _check(asked, jobs, dry)
-    seeds = asked.pop("seeds")
-    request = _request(db, **asked)
+    requests = _requests(db, **asked)
     with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
-        setup = planning.Setup(
-            device=environment.device(device),
-            folder=made_folder(place, folder is not None),
-            data_root=data_root,
-            every=every,
-            watch=watch,
-            note=lambda text: click.echo(text, err=True),
-        )
-        plans = [planning.plan(request(seed), setup) for seed in dict.fromkeys(seeds)]
+        made_folder(setup.folder, folder is not None)
+        setup = dataclasses.replace(setup, watch=watch)
+        plans = [planning.plan(request, setup) for request in requests]
+        _say_what_is_left_out(plans[0], setup)
         store = Store(words.url(db))
-        failures = [_one(store, plan, setup, force, quiet) for plan in plans]
+        failures, seen = [], set()
+        for plan in plans:  # noise streams of one network: it is forced once
+            failures.append(_one(store, plan, setup, force and plan.spec.key not in seen, quiet))
+            seen.add(plan.spec.key)
     if not quiet:
         _summary(store, plans)
     if any(failures):
-        raise RunFailed("; ".join(filter(None, failures)))
+        raise RunFailed("; ".join(dict.fromkeys(filter(None, failures))))
+
+
+def _setup(folder: Path, asked: dict[str, Any]) -> Any:
+    """The machine's side; takes its words out of `asked`."""
+    from flowbench import environment
+    from flowbench.planning import Setup
+
+    machine = {name: asked.pop(name) for name in ("data_root", "every", "reference")}
+    machine |= {name: asked.pop(name) for name in ("micro_batch", "compile")}
+    return Setup(
+        device=environment.device(asked.pop("device")),
+        folder=folder,
+        note=lambda text: click.echo(text, err=True),
+        weights=words.extractors(*(asked.pop(name) for name in ("inception", "dinov2", "clean"))),
+        **machine,
+    )
+
+
+def _say_what_is_left_out(plan, setup) -> None:
+    """Say how to get the metrics of images that need a network which is not here."""
+    if plan.data.network is not None and "inception" not in setup.weights:
+        setup.note(
+            "fid, is, kid, precision, recall are left out: give --inception-weights FILE (or set"
+            " FLOWBENCH_INCEPTION), or get the file with: flowbench weights download inception"
+        )
 
 
 def _suite(ctx: click.Context, path: Path, *arguments: Any) -> None:
@@ -143,13 +183,19 @@ def made_folder(folder: Path, named: bool) -> Path:
     return folder
 
 
-def _request(db: str, method, dataset, options, teacher, **asked: Any):
-    """A function from a seed to the request of that run."""
+def _requests(db: str, method, dataset, seeds, sample_seeds, options, teacher, **asked: Any):
+    """A request for each training seed and each stream of noise; streams share a network."""
     from flowbench.planning import Request
 
     settings = words.assignments(options)
     chosen = None if teacher is None else _teacher(db, teacher)
-    return lambda seed: Request(method, dataset, seed, options=settings, teacher=chosen, **asked)
+    return [
+        Request(
+            method, dataset, seed, options=settings, teacher=chosen, sample_seed=stream, **asked
+        )
+        for seed in dict.fromkeys(seeds)
+        for stream in dict.fromkeys(sample_seeds)
+    ]
 
 
 def _teacher(db: str, word: str):
@@ -184,10 +230,12 @@ def _one(store, plan, setup, force: bool, quiet: bool) -> str:
 
 
 def _summary(store, plans) -> None:
-    from flowbench import compare
+    from flowbench import compare, streams
     from flowbench.cli.tables import goals, ledger
     from flowbench.report import terminal
 
     names = {plan.spec.name for plan in plans}
     measured = [row for row in store.measured(plans[0].spec.dataset) if row.run in names]
-    terminal.show(map(ledger, compare.sections(measured, goals=goals())))
+    found = compare.sections(measured, goals=goals())
+    found += streams.sections(measured, found, goals())
+    terminal.show(map(ledger, found))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowbench import compare, environment, examination, plugins, runner, trajectories
+from flowbench import command_line, compare, environment, examination, plugins, runner, trajectories
 from flowbench.checkpoints import read_tensors
 from flowbench.data.base import Data
 from flowbench.noise import balanced_labels, unit_noise
@@ -112,7 +112,7 @@ def command(store, spec: Spec) -> str:
     seed = found[-1].seed if found else 0
     section = compare.Section(spec.dataset, spec.data, n, seed)
     nfes = sorted({score.nfe for score in found}) or [1]
-    return compare.command(spec, nfes, [spec.seed], section, entry)
+    return command_line.command(spec, nfes, [spec.seed], section, entry)
 
 
 def scores(store, spec: Spec) -> list[Score]:

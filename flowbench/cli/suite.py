@@ -1,5 +1,6 @@
 """`flowbench run --suite` and `flowbench compare --suite`: all cells of a file at once."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,34 +32,29 @@ def run(
     path: Path,
     narrow: dict[str, Any],
     db: str,
-    folder: Path,
-    data_root: Path | None,
-    device: str,
+    setup: Any,
     jobs: int | None,
     dry: bool,
     quiet: bool,
     force: bool,
-    every: float,
     named: bool,
 ) -> None:
     """Do what is missing of a suite; raises RunFailed at the end if a cell failed."""
-    from flowbench import agenda, environment, execution, suites, workers
+    from flowbench import agenda, execution, suites, workers
     from flowbench.cli import board
-    from flowbench.planning import Setup
     from flowbench.report import terminal
 
-    suite = suites.read(path)
-    setup = Setup(environment.device(device), folder, data_root, every)
+    suite, planned = suites.read(path), dataclasses.replace(setup, device="cpu")
     jobs = jobs or (1 if setup.device.startswith("cuda") else workers.cores())
     if dry:
-        tasks = agenda.tasks(suite, data_root, **narrow)
+        tasks = agenda.tasks(suite, planned, **narrow)
         agenda.look_up(tasks, _existing(db), force, setup)
         terminal.show([board.plan_table(tasks, jobs, suite.head.title)])
         return
     threads = max(1, workers.cores() // jobs)
     with execution.terminable(), workers.context(threads) as context:
-        tasks = agenda.tasks(suite, data_root, **narrow)  # while the server of processes starts
-        agenda.look_up(tasks, _created(db, folder, named), force, setup)
+        tasks = agenda.tasks(suite, planned, **narrow)  # while the server of processes starts
+        agenda.look_up(tasks, _created(db, setup.folder, named), force, setup)
         statuses = [_status(task) for task in tasks]
         with board.watcher(quiet, sys.stderr.isatty(), statuses, jobs) as watch:
             _crew(db, setup, force, jobs, threads, watch, context).run(statuses)
@@ -101,16 +97,18 @@ def _results(suite, store, data_root: Path | None):
     """What the database holds of each cell, matched by the key of its run."""
     from flowbench import agenda, plugins, runner
     from flowbench.cli.tables import goals
+    from flowbench.planning import Setup
     from flowbench.report.suite import Entry, Results
 
-    tasks = agenda.tasks(suite, data_root)
+    setup = Setup(data_root=data_root, weights=words.extractors(None, None, True))
+    tasks = agenda.tasks(suite, setup)
     measured = {name: store.measured(name) for name in suite.datasets}
     tried = {name: store.tried(name) for name in suite.datasets}
     entries = [
         Entry(
             task.cell.row.label,
             task.plan.spec,
-            frozenset(runner.expected(task.plan)),
+            frozenset(runner.expected(task.plan, setup)),
             tuple(row for row in measured[task.cell.dataset] if row.spec.key == task.key),
             tuple(t for t in tried[task.cell.dataset] if t.spec.key == task.key),
             task.plan.protocol.seed,
@@ -132,7 +130,9 @@ def _crew(db: str, setup, force: bool, jobs: int, threads: int, watch, context):
     """Who runs the cells, in processes of their own."""
     from flowbench import execution, workers
 
-    shared = {name: getattr(setup, name) for name in ("device", "folder", "data_root", "every")}
+    own = ("watch", "note")  # of each process
+    fields = [field.name for field in dataclasses.fields(setup) if field.name not in own]
+    shared = {name: getattr(setup, name) for name in fields}
 
     def job(task):
         return execution.Job(task.request, task.key, _url(db), shared, force, threads)

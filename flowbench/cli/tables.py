@@ -72,7 +72,9 @@ def _compared(db: str, dataset, methods, nfe, metrics, form: str, folder, sheet)
     """Print a table for each section; returns the store, and label and run of each row."""
     from flowbench.report import layout, terminal, text
 
-    store, found = _sections(db, dataset, methods)
+    store, found, over = _sections(db, dataset, methods)
+    joined = {(section.dataset, section.data, section.n) for section in over}
+    found = [s for s in found if (s.dataset, s.data, s.n) not in joined] + over
     tables = []
     for section in found:
         remark, order, entry = catalogue(section.dataset)
@@ -107,7 +109,8 @@ def report(dataset, form, output, db) -> None:
     """Every method at every NFE with all its metrics and costs: the leaderboard."""
     from flowbench.report import terminal, text
 
-    _, found = _sections(db, dataset, ())
+    _, found, over = _sections(db, dataset, ())
+    found += over
     if form == "table" and output is None:
         terminal.show(map(ledger, found))
         return
@@ -127,8 +130,11 @@ def report(dataset, form, output, db) -> None:
 
 
 def _sections(db: str, dataset: str | None, methods):
-    """The store and its sections; raises FlowbenchError where nothing fits."""
-    from flowbench import compare, options, plugins
+    """The store, its sections, and those over several noise streams.
+
+    Raises FlowbenchError where nothing fits.
+    """
+    from flowbench import compare, options, plugins, streams
     from flowbench.store import Store
 
     store = Store.open_existing(words.url(db))
@@ -145,7 +151,7 @@ def _sections(db: str, dataset: str | None, methods):
     found = compare.sections(chosen, tried, goals())
     if not found:
         raise FlowbenchError(_nothing(db, dataset, methods, tried))
-    return store, found
+    return store, found, streams.sections(chosen, found, goals())
 
 
 def _nothing(db: str, dataset: str | None, methods, tried) -> str:
@@ -184,11 +190,12 @@ def catalogue(dataset: str):
 def _names(section, metrics, order) -> list[str]:
     """The metrics to show; raises FlowbenchError for one that was not measured."""
     from flowbench import options
-    from flowbench.compare import HEADLINES, OTHERWISE
+    from flowbench.compare import HEADLINES, OTHERWISE, named
 
     known = [*section.metrics, *section.facts]
+    metrics, order = ([named(name, section.n) for name in some] for some in (metrics, order))
     if not metrics:
-        names = [name for name in HEADLINES if name in known]
+        names = [n for n in (named(name, section.n) for name in HEADLINES) if n in known]
         return names if set(names) - {"S"} else [name for name in OTHERWISE if name in known]
     if "all" in metrics:
         return [name for name in order if name in known]

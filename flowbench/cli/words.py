@@ -71,6 +71,34 @@ runs = click.option(
 )
 
 
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+inception = click.option(
+    "--inception-weights",
+    "inception",
+    type=FILE,
+    envvar="FLOWBENCH_INCEPTION",
+    help="For fid, is, kid, ... of images: see `flowbench weights list`.",
+)
+dinov2 = click.option(
+    "--dinov2-weights", "dinov2", type=FILE, envvar="FLOWBENCH_DINOV2", help="For fd-dinov2."
+)
+
+
+clean = click.option(
+    "--clean-fid", "clean", is_flag=True, help="Also fid-clean, by the protocol of clean-fid."
+)
+
+
+def extractors(inception: Path | None, dinov2: Path | None, clean: bool = True) -> dict[str, Path]:
+    """The files of weights by feature extractor: given, or downloaded before."""
+    from flowbench.metrics.weights import find
+
+    given = {name: path for name, path in (("inception", inception), ("dinov2", dinov2)) if path}
+    names = ("inception", *(["clean"] if clean else []), "dinov2")
+    found = {name: find(name, given) for name in names}
+    return {name: path.resolve() for name, path in found.items() if path is not None}
+
+
 def url(db: str) -> str:
     """A database URL from a URL or the path of an SQLite file."""
     return db if "://" in db else f"sqlite:///{db}"

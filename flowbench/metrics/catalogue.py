@@ -1,7 +1,19 @@
 """Which metrics come with flowbench. Listing them does not import torch."""
 
+import math
+
 from flowbench.hookspecs import hookimpl
+from flowbench.metrics import images
 from flowbench.records import Metric
+
+# Copies are looked for among all training images of a small set; in larger ones, which share of
+# the samples is held against how many rows is a matter of time.
+WHOLE, SAMPLES, ROWS = 10_000, 1000, 100_000
+SLICED = 1024  # entries of an example up to which random directions tell something
+
+
+def _is_small(data) -> bool:
+    return math.prod(data.shape) <= SLICED
 
 
 def _is_vector(data) -> bool:
@@ -53,7 +65,7 @@ def _fd_classifier(e) -> float:
 
 
 def _is_classifier(e) -> float:
-    from flowbench.metrics.classifier import inception_score
+    from flowbench.metrics.scores import inception_score
 
     return inception_score(e.logits)
 
@@ -61,7 +73,17 @@ def _is_classifier(e) -> float:
 def _memorised(e) -> float:
     from flowbench.metrics.neighbours import memorised
 
-    return memorised(e.samples, e.reference)
+    if len(e.data.train) <= WHOLE:
+        return memorised(e.samples, e.reference)
+    samples, rows = _compared(e)
+    return memorised(e.pixels[samples.to(e.pixels.device)], e.data.train.values[rows])
+
+
+def _compared(e):
+    """Which samples of many are held against which rows of a large training set."""
+    from flowbench.data.base import spread
+
+    return spread(len(e.samples), SAMPLES), spread(len(e.data.train), ROWS)
 
 
 def _reference(e) -> dict:
@@ -100,7 +122,11 @@ def _classifier_protocol(e) -> dict:
 def _memorised_protocol(e) -> dict:
     from flowbench.metrics import neighbours
 
-    return {**_reference(e), "ratio": neighbours.RATIO}
+    facts = {**_reference(e), "ratio": neighbours.RATIO}
+    if len(e.data.train) <= WHOLE:
+        return facts
+    samples, rows = _compared(e)
+    return {**facts, "reference": ["train", len(rows)], "samples": len(samples)}
 
 
 @hookimpl
@@ -127,11 +153,11 @@ def metrics():
             _memorised,
             "",
             "share of samples three times nearer to one training image than to any other",
-            lambda data: data.kind == "image" and len(data.train) <= 10_000,
+            lambda data: data.kind == "image",
             _memorised_protocol,
         ),
         Metric("fd", _fd, "min", "Fréchet distance of raw coordinates", _is_vector, _reference),
-        Metric("sw2", _sliced, "min", "sliced Wasserstein-2", protocol=_sliced_protocol),
+        Metric("sw2", _sliced, "min", "sliced Wasserstein-2", _is_small, _sliced_protocol),
         # Few points in many dimensions: samples that shrank to the centre come nearer to all of
         # them than real data do, so the best value is that of real data and not the smallest.
         Metric("w2", _exact, "floor", "exact Wasserstein-2 by POT", _is_vector, _exact_protocol),
@@ -151,4 +177,5 @@ def metrics():
             _has_modes,
             _share_protocol,
         ),
+        *images.METRICS,
     ]

@@ -1,5 +1,6 @@
 """The backbones that all methods share, so that methods differ and networks do not."""
 
+import dataclasses
 from bisect import bisect_left
 
 import torch
@@ -15,11 +16,23 @@ __all__ = ["MLP", "Denoiser", "UNet", "default", "parameters_of", "width_for"]
 def default(data, width: int | None = None, times: int = 1) -> nn.Module:
     """The network for `data`, called as net(x, t, y) with t (B,) and y (B,) int64 or None.
 
-    A gated MLP for vectors, a small U-Net for images; `width` None takes the default of each.
-    With `times` 2 it is called with t (B, 2), and starts as the network of the first time.
+    The backbone that the run has chosen (`data.network`), or a gated MLP for vectors and a small
+    U-Net for images; `width` None takes the default of each. With `times` 2 it is called with
+    t (B, 2), and starts as the network of the first time.
     """
+    if data.network is not None:
+        return _backbone(data, width, times)
     kind, usual = (UNet, 32) if data.kind == "image" else (MLP, 128)
     return kind(data.shape, data.classes, width or usual, times=times)
+
+
+def _backbone(data, width: int | None, times: int) -> nn.Module:
+    from flowbench.nets.backbone import Backbone
+
+    settings = data.network
+    if width is not None:
+        settings = dataclasses.replace(settings, channels=width)
+    return Backbone(settings, data.shape, data.classes, times)
 
 
 def parameters_of(data, width: int | None = None) -> int:
@@ -31,9 +44,13 @@ def parameters_of(data, width: int | None = None) -> int:
 def width_for(data, parameters: float) -> int:
     """The width whose network has a number of parameters nearest to this; from 8 to 1024.
 
-    Of a U-Net it is a multiple of 8, which its normalisation counts on.
+    Of a small U-Net it is a multiple of 8, which its normalisation counts on, and of a backbone
+    one of 8 that its settings allow.
     """
-    widths = range(8, 1025, 8 if data.kind == "image" else 1)
+    if data.network is not None:
+        widths = [width for width in range(8, 1025, 8) if data.network.fits(width)]
+    else:
+        widths = list(range(8, 1025, 8 if data.kind == "image" else 1))
     position = bisect_left(widths, parameters, key=lambda width: parameters_of(data, width))
     near = widths[max(0, position - 1) : position + 1] or widths[-1:]
     return min(near, key=lambda width: abs(parameters_of(data, width) - parameters))

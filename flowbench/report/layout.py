@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from flowbench.compare import Cell, Group, Section, command
+from flowbench.command_line import command
+from flowbench.compare import Cell, Group, Section, named
 from flowbench.records import RUN_LEVEL, Dataset
 
 MISSING = "not measured"
@@ -86,7 +87,7 @@ def ledger(section: Section, remark: str = "", order: Sequence[str] = ()) -> Tab
     Metrics stand in the given `order`, others after them.
     """
     known = [name for name in section.metrics if name not in (*COSTS, *INTERNAL)]
-    metrics = [name for name in order if name in known]
+    metrics = [name for name in (named(word, section.n) for word in order) if name in known]
     metrics += [name for name in known if name not in metrics]
     costs = [name for name in COSTS if name in (*section.metrics, *section.facts)]
     table = Table(_title(section), ["method", "seeds", "NFE", *metrics, *costs], [], labels=3)
@@ -117,10 +118,10 @@ def _measured(section: Section, group: Group, names: Sequence[str], nfe: int) ->
 
 
 def _title(section: Section) -> str:
-    return (
-        f"{section.dataset}: {section.n} samples, noise stream {section.sample_seed},"
-        f" data {section.data[:8]}"
-    )
+    stream = f"noise stream {section.sample_seed}"
+    if section.streams:
+        stream = f"over noise streams {', '.join(map(str, section.streams))}"
+    return f"{section.dataset}: {section.n} samples, {stream}, data {section.data[:8]}"
 
 
 def _heading(name: str, nfe: int) -> str:
@@ -172,6 +173,27 @@ def _remarks(section: Section, remark: str) -> list[str]:
     notes = [f"{section.dataset}: {remark}"] if remark else []
     if section.floors:
         notes.append("floor: real held-out data in the model's place")
+    notes += _protocols(section)
+    if section.streams:
+        notes.append(
+            "mean ± standard deviation over noise streams, and least: the smallest of them, as EDM"
+            " reports it; each averaged over training seeds"
+        )
     if any(cell.goal and not cell.comparable for cell in section.cells.values()):
         notes.append("*: measured by different protocols, so not ranked")
     return notes + section.failures
+
+
+def _protocols(section: Section) -> Iterator[str]:
+    """A line for each extractor and reference that numbers were made with."""
+    parts: dict[str, list[str]] = {}
+    for name, protocol in section.protocols.items():
+        facts, against = protocol["extractor"], protocol.get("reference", {})
+        line = f"{facts['network']} (weights {protocol['weights'][:8]}), {facts['resize']}"
+        if "rows" in against:
+            real = f"{against['rows']} images of its {against['split']} split"
+            line += f", against {real}, data {against['data'][:8]}"
+        elif against:
+            line += f", against the statistics of file {against['file'][:8]}"
+        parts.setdefault(line, []).append(name)
+    return (f"{', '.join(sorted(names))}: {line}" for line, names in parts.items())

@@ -47,19 +47,25 @@ class Selection:
         return clauses
 
 
-def done(connection: Connection, spec: Spec, seed: int) -> set[tuple[str, str, int, int]]:
-    """Find (subject, name, nfe, n) of all that is stored already for noise stream `seed`."""
+def done(
+    connection: Connection, spec: Spec, seed: int
+) -> dict[tuple[str, str, int, int], dict[str, Any]]:
+    """Map (subject, name, nfe, n) of all that is stored for noise stream `seed` to its protocol.
+
+    Of equals, the newest.
+    """
     latest = _latest()
     # Facts about no samples, such as seconds of training, carry seed 0 in every noise stream.
     facts = and_(ScoreRow.n == 0, ScoreRow.seed == 0)
     query = (
-        select(ScoreRow.subject, ScoreRow.name, ScoreRow.nfe, ScoreRow.n)
+        select(ScoreRow.subject, ScoreRow.name, ScoreRow.nfe, ScoreRow.n, ScoreRow.protocol)
         .join(AttemptRow, AttemptRow.id == ScoreRow.attempt_id)
         .join(RunRow, RunRow.id == AttemptRow.run_id)
         .join(latest, _is_latest(latest))
         .where(RunRow.key == spec.key, or_(ScoreRow.seed == seed, facts))
+        .order_by(AttemptRow.number)
     )
-    return {(subject, name, nfe, n) for subject, name, nfe, n in connection.execute(query)}
+    return {(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(query)}
 
 
 def measured(connection: Connection, selection: Selection) -> list[Measured]:

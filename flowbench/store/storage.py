@@ -67,8 +67,11 @@ class Store:
             raise
         attempt.close()
 
-    def done(self, spec: Spec, seed: int) -> set[tuple[str, str, int, int]]:
-        """Find (subject, name, nfe, n) of all that is stored already for noise stream `seed`."""
+    def done(self, spec: Spec, seed: int) -> dict[tuple[str, str, int, int], dict[str, Any]]:
+        """Map (subject, name, nfe, n) of all that is stored for noise stream `seed` to protocols.
+
+        Of equals, the newest.
+        """
         with self._database.transaction() as connection:
             return queries.done(connection, spec, seed)
 

@@ -1,0 +1,35 @@
+"""The words that make a stored run again."""
+
+import shlex
+from collections.abc import Sequence
+
+from flowbench.compare import Section
+from flowbench.records import Dataset, Spec
+
+OF_THE_RUN = ("teacher", "network", "precision", "augment", "unconditional")  # words with dashes
+
+
+def command(
+    spec: Spec,
+    nfes: Sequence[int],
+    seeds: Sequence[int],
+    section: Section,
+    default: Dataset | None = None,
+) -> str:
+    """The command that would measure `spec` at `nfes` for the table of `section`."""
+    words = ["flowbench", "run", spec.method, "--dataset", spec.dataset]
+    words += ["--nfe", ",".join(str(nfe or "auto") for nfe in nfes)]
+    words += ["--seed", ",".join(map(str, seeds))]
+    if default is None or spec.budget != default.budget:
+        words += ["--steps", str(spec.budget.steps), "--batch", str(spec.budget.batch)]
+    if default is None or section.n != default.samples:
+        words += ["--samples", str(section.n)]
+    if section.sample_seed:
+        words += ["--sample-seed", str(section.sample_seed)]
+    for name, value in sorted(spec.changed.items()):
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if name in OF_THE_RUN:
+            words += [f"--{name}"] + [text] * (name != "unconditional")
+        else:
+            words += ["-o", f"{name}={text}"]
+    return shlex.join(words)

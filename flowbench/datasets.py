@@ -1,0 +1,32 @@
+"""Data sets by their name or path, one copy for all runs of a process."""
+
+from functools import cache
+from pathlib import Path
+
+from flowbench import options, plugins
+from flowbench.data import base, images
+from flowbench.records import Dataset, FlowbenchError
+
+
+@cache
+def load_data(name: str, device: str, root: Path | None) -> base.Data:
+    """The data set `name` on `device`, one copy for all runs of this process."""
+    entry = dataset(name, root)
+    return base.load(entry.name, entry.load(root), device)
+
+
+def dataset(name: str, root: Path | None = None) -> Dataset:
+    """The catalogue's entry, or one for an archive or folder of images by its path.
+
+    What was named by its path is found again by its stem under `root`. Raises FlowbenchError with
+    the nearest name.
+    """
+    known = plugins.datasets()
+    if name in known:
+        return known[name]
+    path = images.find(name, root)
+    if path is None:
+        return known[options.choose("data set", name, known)]
+    if images.stem(path) in known:
+        raise FlowbenchError(f"{path} has the name of a data set of flowbench: give it another")
+    return images.entry(path)

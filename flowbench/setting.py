@@ -1,0 +1,103 @@
+"""How a run sees its data: the backbone of its networks, augmentation, labels.
+
+All methods on a data set share these, so they belong to the run and not to a method's options.
+Small data have none: their networks follow from their shape alone.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from flowbench import augment
+from flowbench.data.base import Data
+from flowbench.nets import settings
+from flowbench.records import Dataset, FlowbenchError
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+SIGMA_DATA = 0.5  # EDM's, for all images
+WORDS = ("network", "precision", "augment", "unconditional")  # what a user may choose
+SMALL = "small"  # the word for the backbone of small data
+LARGE = 32  # the side from which images get EDM's backbones
+
+
+def resolve(
+    data: Data,
+    entry: Dataset,
+    *,
+    network: str | None = None,
+    precision: str | None = None,
+    augmentation: str | None = None,
+    unconditional: bool = False,
+    like: Any = None,
+    student: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(setting, what of it the user chose) of a run on `data`.
+
+    The first three are a user's words. Unless the user names a backbone, it is `like` that of a
+    file, or the data set's; a `student` copies a function, so it has no dropout unasked.
+    """
+    word = network or default_network(entry, data)
+    chosen = settings.parse(word) if word != SMALL else None
+    chosen = like if like is not None and network is None else chosen
+    if student and chosen is not None and "dropout" not in (network or ""):
+        chosen = dataclasses.replace(chosen, dropout=0.0)
+    chosen, augmented = _precise(chosen, precision), augment.parse(augmentation or "none")
+    setting: dict[str, Any] = {}
+    if chosen is not None:
+        setting["network"] = settings.to_json(chosen)
+    if augmented is not None:
+        setting["augment"] = augmented.word
+    if unconditional and data.classes:
+        setting["unconditional"] = True
+    return setting, _asked(setting, network, precision)
+
+
+def _asked(
+    setting: Mapping[str, Any], network: str | None, precision: str | None
+) -> dict[str, Any]:
+    """What of a setting is not the data set's default, in the words of the command line."""
+    words = {name: setting.get(name) for name in ("augment", "unconditional")}
+    words |= {"network": network, "precision": precision}
+    return {name: word for name, word in words.items() if word}
+
+
+def default_network(entry: Dataset, data: Data) -> str:
+    """The backbone that a data set's methods get unasked, as `--network` takes it."""
+    side = data.shape[-1] if data.kind == "image" else 0
+    if entry.network or side < LARGE:
+        return entry.network or SMALL
+    return "ddpmpp" if side < 2 * LARGE else "ddpmpp,mult=1-2-2-2"
+
+
+def _precise(chosen: Any, precision: str | None) -> Any:
+    if precision is None:
+        return chosen
+    if chosen is None:
+        raise FlowbenchError("--precision goes with a large backbone, such as --network ddpmpp")
+    return dataclasses.replace(chosen, precision=PRECISIONS.get(precision, precision))
+
+
+def dress(data: Data, setting: Mapping[str, Any], std: float | None = None) -> Data:
+    """The data as a run with this setting sees them; raises FlowbenchError for backbones that
+    the data do not fit.
+
+    Large backbones take EDM's standard deviation of data, 0.5, as published weights do.
+    """
+    network = settings.from_json(setting["network"]) if "network" in setting else None
+    if network is not None and data.kind != "image":
+        raise FlowbenchError(f"--network {settings.word(network)} takes images, not vectors")
+    augmented = augment.parse(setting.get("augment", "none"))
+    if augmented is not None and data.kind != "image":
+        raise FlowbenchError("--augment takes images, and these data are vectors")
+    train = dataclasses.replace(data.train, augment=augmented)
+    if augmented is not None and augmented.mode == "edm" and not getattr(network, "augment", 0):
+        raise FlowbenchError(
+            "--augment edm needs a backbone that is told of it: add --network ddpmpp, or take flip"
+        )
+    classes = 0 if setting.get("unconditional") else data.classes
+    if not classes:
+        train = dataclasses.replace(train, labels=None)
+    if network is None:
+        return dataclasses.replace(data, train=train, classes=classes)
+    std = SIGMA_DATA if std is None else std
+    return dataclasses.replace(data, train=train, classes=classes, network=network, std=std)
