@@ -185,7 +185,7 @@ class History:
 
 def _kind(spec: Spec) -> tuple:
     """What runs share that take about equally long for each training example."""
-    return spec.method, spec.dataset, repr(sorted(spec.options.items()))
+    return spec.method, spec.dataset, repr([*sorted(spec.options.items()), spec.setting])
 
 
 def _estimate(found: Sequence[Task], history: History, force: bool, setup: Setup) -> None:

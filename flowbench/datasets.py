@@ -1,18 +1,29 @@
 """Data sets by their name or path, one copy for all runs of a process."""
 
-from functools import cache
+from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 from flowbench import options, plugins
 from flowbench.data import base, images
 from flowbench.records import Dataset, FlowbenchError
+from flowbench.training import Progress
+
+Watch = Callable[[Progress], None]
+_loaded: dict[tuple[str, str, Path | None], base.Data] = {}
 
 
-@cache
-def load_data(name: str, device: str, root: Path | None) -> base.Data:
-    """The data set `name` on `device`, one copy for all runs of this process."""
-    entry = dataset(name, root)
-    return base.load(entry.name, entry.load(root), device)
+def load_data(name: str, device: str, root: Path | None, watch: Watch | None = None) -> base.Data:
+    """The data set `name` on `device`, one copy for all runs of this process.
+
+    `watch` hears how far a set is that is decoded for the first time.
+    """
+    key = (name, device, root)
+    if key not in _loaded:
+        entry = dataset(name, root)
+        watched = {"watch": watch} if "watch" in signature(entry.load).parameters else {}
+        _loaded[key] = base.load(entry.name, entry.load(root, **watched), device)
+    return _loaded[key]
 
 
 def dataset(name: str, root: Path | None = None) -> Dataset:

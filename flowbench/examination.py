@@ -9,86 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbench import meters, plugins
+from flowbench import meters
 from flowbench.checkpoints import file_hash
 from flowbench.environment import device_name
 from flowbench.metrics import likelihood
-from flowbench.metrics.evaluation import Against, Evaluation
+from flowbench.metrics.evaluation import Evaluation
 from flowbench.metrics.straightness import STEPS, straightness
+from flowbench.metrics.taken_out import TakenOut
 from flowbench.noise import unit_noise
 from flowbench.planning import Plan, Setup
-from flowbench.records import RUN_LEVEL, Artifact, Diverged, Metric, RunFailed, Score
+from flowbench.protocol import (
+    WHOLE,
+    Key,
+    against_for,
+    field_interval,
+    floor_rows,
+    likelihood_rows,
+    metrics_for,
+)
+from flowbench.records import RUN_LEVEL, Artifact, Diverged, RunFailed, Score
 from flowbench.sampling import Sampler
 from flowbench.training import Bill, total
 
-Key = tuple[str, str, int, int]  # subject, name, nfe, n
-
-COSTS = ("ms-per-sample", "peak-mib", "mflop-per-sample", "parameters-per-evaluation")
-WHOLE = (0.0, 1.0)
 TIMED = 100  # samples of one timed call
 ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness
-
-
-def metrics_for(plan: Plan, setup: Setup) -> list[Metric]:
-    """The metrics that are defined for the plan's data, and whose extractor's weights are here."""
-    against = against_for(plan, setup)
-    return [
-        metric
-        for metric in plugins.metrics()
-        if metric.applies(plan.data)
-        and against.serves(metric, plan.data)
-        and metric.least <= min(plan.protocol.samples, against.rows or plan.protocol.samples)
-    ]
-
-
-def against_for(plan: Plan, setup: Setup) -> Against:
-    """What the features of the plan's images are held against."""
-    rows, file = plan.protocol.reference_rows, setup.reference
-    return Against(setup.weights, rows, file, setup.watch, setup.note)
-
-
-def current(plan: Plan, setup: Setup, key: Key, protocol: Mapping[str, Any]) -> bool:
-    """Whether a stored score is of the extractor and reference that would be used today."""
-    metric = next((m for m in metrics_for(plan, setup) if m.name == key[1]), None)
-    if metric is None or not metric.extractor:
-        return True
-    today = against_for(plan, setup).facts(metric, plan.data)
-    return all(protocol.get(name) == value for name, value in today.items())
-
-
-def floor_rows(plan: Plan) -> int:
-    """How many held-out rows the floor takes: as many as there are samples, if there are."""
-    return 0 if plan.data.test is None else min(plan.protocol.samples, len(plan.data.test))
-
-
-def field_interval(plan: Plan, hook: Any) -> tuple[float, float] | None:
-    """The canonical times between which the method's field is defined; None: it has none."""
-    if not hook.velocity.get_hookimpls():
-        return None
-    return getattr(plan.method, "interval", WHOLE)
-
-
-def expected_scores(plan: Plan, setup: Setup, interval: tuple[float, float] | None) -> set[Key]:
-    """Every score that the plan leads to, for a field that is defined on `interval`."""
-    names, n = [metric.name for metric in metrics_for(plan, setup)], plan.protocol.samples
-    run_level = ["parameters", "train-seconds", "train-images"]
-    run_level += ["S", "S2"] if interval else []
-    run_level += ["nll"] if interval == WHOLE and likelihood_rows(plan) else []
-    facts = ["nfe"] + ["clipped"] * (plan.data.kind == "image")
-    keys = {("model", name, RUN_LEVEL, 0) for name in run_level}
-    keys |= {("model", name, nfe, 0) for name in COSTS for nfe in plan.nfe}
-    keys |= {("model", name, nfe, n) for name in names + facts for nfe in plan.nfe}
-    if floor_rows(plan):
-        enough = [m.name for m in metrics_for(plan, setup) if m.least <= floor_rows(plan)]
-        keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in enough}
-    return keys
-
-
-def likelihood_rows(plan: Plan) -> int:
-    """How many held-out rows the likelihood takes: none for images, few in many dimensions."""
-    if plan.data.kind != "vector" or plan.data.test is None:
-        return 0
-    return min(len(plan.data.test), 1000 if math.prod(plan.data.shape) <= 16 else 64)
 
 
 @dataclass
@@ -133,10 +77,16 @@ class Examination:
         yield Score("train-seconds", whole["seconds"])
 
     def floors(self) -> Iterator[Score]:
-        """Every metric of real held-out data: what a perfect model would score."""
-        n, test = floor_rows(self.plan), self.plan.data.test
-        if n and test is not None:
-            yield from self._metrics(self._evaluation(test.spread(n)[0]), "floor", RUN_LEVEL, n)
+        """Every metric of real data in the samples' place: what a perfect model would score."""
+        n, data = floor_rows(self.plan), self.plan.data
+        if not any(key[0] == "floor" for key in self.todo):
+            return
+        if data.test is not None:
+            real = self._evaluation(data.test.spread(n)[0])
+        else:
+            against = against_for(self.plan, self.setup)
+            real = TakenOut(torch.empty(0), data, against, n=n)
+        yield from self._metrics(real, "floor", RUN_LEVEL, n)
 
     def _evaluation(self, samples: Tensor) -> Evaluation:
         return Evaluation(samples, self.plan.data, against_for(self.plan, self.setup))

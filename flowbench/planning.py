@@ -65,7 +65,7 @@ def _dressed(
     request: Request, entry: Dataset, method: Any, file: NetworkFile | None, setup: Setup
 ) -> tuple[base.Data, dict[str, Any], dict[str, Any]]:
     """The data as the run sees them, its setting, and what of that the user chose."""
-    loaded = load_data(request.dataset, setup.device, setup.data_root)
+    loaded = load_data(request.dataset, setup.device, setup.data_root, setup.watch)
     student = getattr(method, "teacher", None) is not None
     chosen, changed = setting.resolve(
         loaded,
@@ -236,7 +236,7 @@ def _from_file(path: Path, student: Plan, request: Request, setup: Setup) -> Pla
     method = plugins.method(file.method, file.options)
     if not hasattr(method, "network"):
         raise FlowbenchError(f"{file.method} has no network(data): it cannot be read from a file")
-    loaded = load_data(request.dataset, setup.device, setup.data_root)
+    loaded = load_data(request.dataset, setup.device, setup.data_root, setup.watch)
     data = setting.dress(loaded, file.setting, file.std)
     file.check(data)
     spec = file.spec or dataclasses.replace(

@@ -180,7 +180,8 @@ class Dataset:
     """A data set by name: how to load it, and what a run on it costs by default.
 
     `load(root)` returns `data.base.Arrays` (decoded, on the host, perhaps memory-mapped);
-    `root` is the folder of `--data-root` or None. `needs` says in words which files it takes.
+    `root` is the folder of `--data-root` or None. One with an argument `watch` is told who hears
+    of its progress. `needs` says in words which files it takes.
     """
 
     name: str

@@ -13,15 +13,9 @@ from torch import nn
 
 from flowbench import meters, network_files, plugins
 from flowbench.checkpoints import save_tensors
-from flowbench.examination import (
-    Examination,
-    Key,
-    current,
-    describe,
-    expected_scores,
-    field_interval,
-)
+from flowbench.examination import Examination, describe
 from flowbench.planning import Plan, Setup
+from flowbench.protocol import Key, current, expected_scores, field_interval
 from flowbench.records import Artifact, Diverged, FlowbenchError, RunFailed, Score
 from flowbench.teacher import Teacher
 from flowbench.training import Bill, Run, total

@@ -15,16 +15,16 @@ LIBRARY = {
 FLOORS = [
     {"records", "hookspecs"},
     LIBRARY | {"plugins", "store"},
-    {"plans", "setting", "network_files", "datasets", "planning", "sampling", "examination"}
-    | {"runner", "compare", "command_line", "streams", "report", "testing"}
+    {"plans", "setting", "network_files", "datasets", "planning", "sampling", "protocol"}
+    | {"examination", "runner", "compare", "command_line", "streams", "report", "testing"}
     | {"suitefile", "suites", "verdicts", "execution", "agenda", "workers"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
-    *["plans", "setting", "network_files", "datasets", "planning", "sampling", "examination"],
-    *["runner", "compare", "command_line", "streams", "suitefile", "suites"],
+    *["plans", "setting", "network_files", "datasets", "planning", "sampling", "protocol"],
+    *["examination", "runner", "compare", "command_line", "streams", "suitefile", "suites"],
     *["verdicts", "report", "execution", "agenda", "workers"],
 ]
 ROOMS = {

@@ -258,7 +258,7 @@ def test_other_code_is_refused(show, tmp_path, monkeypatch):
 @pytest.fixture
 def fieldless(monkeypatch):
     """cfm as if its options left it without a field."""
-    monkeypatch.setattr("flowbench.examination.field_interval", lambda plan, hook: None)
+    monkeypatch.setattr("flowbench.protocol.field_interval", lambda plan, hook: None)
 
 
 def test_trajectories_without_a_field_are_refused(show, fieldless, tmp_path):

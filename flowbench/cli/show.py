@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,7 +61,20 @@ def _spec(spec: Spec) -> Iterator[str]:
     yield f"  {spec.budget.steps} steps of {spec.budget.batch}"
     yield f"  key {spec.key}\n  data {spec.data}\n  code {spec.code}"
     yield f"  teacher {spec.teacher or 'none'}"
+    if spec.setting:
+        yield "  setting " + " ".join(
+            f"{name}={_flat(value)}" for name, value in spec.setting.items()
+        )
+    for role, facts in spec.sources.items():
+        yield f"  {role} from {' '.join(f'{name}={value!r}' for name, value in facts.items())}"
     yield "  options " + " ".join(f"{name}={value}" for name, value in spec.options.items())
+
+
+def _flat(value: Any) -> str:
+    """The settings of a backbone as one word."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ",".join(f"{name}={part}" for name, part in value.items()).replace(" ", "")
 
 
 def _attempts(store, spec: Spec) -> Iterator[str]:

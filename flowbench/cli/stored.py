@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowbench import command_line, compare, environment, examination, plugins, runner, trajectories
+from flowbench import command_line, compare, environment, plugins, protocol, runner, trajectories
 from flowbench.checkpoints import read_tensors
 from flowbench.data.base import Data
 from flowbench.noise import balanced_labels, unit_noise
@@ -84,7 +84,7 @@ def read(store, spec: Spec, place: Setup) -> Stored:
     plan = Plan(spec, Protocol(OTHERWISE), (), method, data, weights=file)
     network = runner.train(plan, place, file.parent).network
     hook = runner.hooks(plan)
-    return Stored(plan, place, hook, network.eval(), examination.field_interval(plan, hook))
+    return Stored(plan, place, hook, network.eval(), protocol.field_interval(plan, hook))
 
 
 def find(store, spec: Spec, folder: Path, role: str) -> list[Path]:

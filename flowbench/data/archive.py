@@ -1,110 +1,175 @@
-"""Image archives in EDM's layout: a zip of PNG or JPEG files with labels in `dataset.json`."""
+"""Prepared image sets as arrays: zips are decoded once into the cache, and mapped ever after."""
 
 import json
-import zipfile
-from io import BytesIO
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from flowbench.data.base import Arrays
-from flowbench.records import Absent, FlowbenchError
+from flowbench import cache
+from flowbench.checkpoints import write
+from flowbench.data import manifest, recipes
+from flowbench.data.base import Arrays, Facts, measure
+from flowbench.data.packing import save_labels
+from flowbench.data.pictures import Pictures
+from flowbench.data.rows import DONE, Clock, fill
+from flowbench.data.sources import Source, folder, zipped
+from flowbench.records import Absent, FlowbenchError, RunFailed, digest
+from flowbench.training import Progress, ignore
 
-IMAGES = (".png", ".jpg", ".jpeg")
+Watch = Callable[[Progress], None]
 
 
-def archive(root: Path | None, name: str, stem: str) -> Arrays:
-    """Find `stem.zip` (or `stem-train.zip`, held-out `stem-test.zip`) in the folder `root`.
+def archive(root: Path | None, name: str, stem: str, watch: Watch | None = None) -> Arrays:
+    """Find `stem.zip`, `stem-train.zip` or the folders of these names in `root`, and read it.
 
-    Images are decoded when they are read, so no second copy of the data is ever held.
-    Raises FlowbenchError where files are missing, damaged or of mixed sizes.
+    `stem-test` beside it is held out, unless the first is the whole set. Raises Absent where
+    nothing is found, FlowbenchError where something is damaged.
     """
-    folder = _folder(root, name, stem)
-    train = next((p for p in _candidates(folder, stem) if p.exists()), None)
-    if train is None:
-        names = " or ".join(p.name for p in _candidates(folder, stem))
-        raise Absent(f"{name} needs {names} (EDM's zip layout), but {folder} has neither")
-    images, test = ZipImages(train), folder / f"{stem}-test.zip"
-    held_out = ZipImages(test) if test.exists() else None
-    labels = images.labels()
-    return Arrays(
-        train=images,
-        labels=labels,
-        test=held_out,
-        test_labels=None if held_out is None else held_out.labels(),
-        classes=0 if labels is None else int(labels.max()) + 1,
-    )
-
-
-def _folder(root: Path | None, name: str, stem: str) -> Path:
     if root is None:
         raise Absent(
             f"{name} does not come with flowbench: put {stem}.zip (EDM's zip layout) into a folder"
             " and name the folder with --data-root DIR or FLOWBENCH_DATA"
         )
-    return Path(root)
+    choices = recipes.places(Path(root), stem)
+    train = next((path for path in choices if recipes.present(path)), None)
+    if train is None:
+        names = " or ".join(path.name for path in choices[:2])
+        raise Absent(f"{name} needs {names} (EDM's zip layout), but {root} has neither")
+    held_out = [Path(root) / f"{stem}-test.zip", Path(root) / f"{stem}-test"]
+    test = next((path for path in held_out if recipes.present(path)), None)
+    if test is not None and train.stem == stem and _whole(train):
+        test = None  # its images are among those to train on
+    known = recipes.RECIPES.get(name)
+    # Archives of sets without classes that others packed may call their folders labels.
+    labelled = known is None or known.classes != 0
+    return read(train, test, watch or ignore, labelled)
 
 
-def _candidates(folder: Path, stem: str) -> list[Path]:
-    return [folder / f"{stem}.zip", folder / f"{stem}-train.zip"]
+def _whole(path: Path) -> bool:
+    return (manifest.find(path) or {}).get("split") == "all"
 
 
-class ZipImages:
-    """The images of a zip, sorted by name, as an array that decodes what is sliced from it.
+def by_path(path: Path, watch: Watch = ignore) -> Arrays:
+    """The images at `path`: an EDM zip, a folder with `images.npy`, or a folder of images.
 
-    Slices are uint8 (n, C, H, W). Raises FlowbenchError that names the damaged or odd file.
+    Nothing is held out. Raises Absent where nothing is there, FlowbenchError for other files.
     """
+    if not path.exists():
+        raise Absent(f"{path} does not exist: name an EDM zip or a folder of images")
+    return read(path, None, watch)
 
-    dtype = np.dtype(np.uint8)
 
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self.zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise FlowbenchError(f"{path} cannot be read as a zip archive: {error}") from error
-        self.names = sorted(n for n in self.zip.namelist() if n.lower().endswith(IMAGES))
-        if not self.names:
-            raise FlowbenchError(f"{path} holds no PNG or JPEG images")
-        self.shape = (len(self.names), *self._decode(self.names[0]).shape)
+def read(train: Path, test: Path | None, watch: Watch = ignore, labelled: bool = True) -> Arrays:
+    """Both splits as memory-mapped arrays, with the facts that were measured once."""
+    images, labels, state = split(train, watch)
+    held_out, held_labels, held_state = split(test, watch) if test else (None, None, "")
+    if not labelled:
+        labels = held_labels = None
+    known = [part for part in (labels, held_labels) if part is not None]
+    arrays = Arrays(
+        train=images,
+        labels=labels,
+        test=held_out,
+        test_labels=held_labels,
+        classes=0 if labels is None else int(max(part.max() for part in known)) + 1,
+    )
+    if held_out is not None and held_out.shape[1:] != images.shape[1:]:
+        shapes = f"{images.shape[1:]} and {held_out.shape[1:]}"
+        raise FlowbenchError(f"{train} and {test} hold images of two shapes, {shapes}")
+    if held_out is not None and (labels is None) != (held_labels is None):
+        raise FlowbenchError(f"one of {train} and {test} has labels, the other has none")
+    key = digest([state, held_state, labelled])
+    facts = _facts(arrays, key, Clock(f"measure {train.name}", watch))
+    return Arrays(**{**vars(arrays), "facts": facts})
 
-    def __len__(self) -> int:
-        return len(self.names)
 
-    @property
-    def nbytes(self) -> int:
-        """What all images take as uint8."""
-        return int(np.prod(self.shape, dtype=np.int64))
+def split(path: Path, watch: Watch = ignore) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Images (N, C, H, W) and labels (N,) or None, mapped from files, and the state of these."""
+    if path.is_file():  # not opened before it has to be: a large zip has a large directory
+        state = _state([path])
+        return *mapped(_decoded(path, state, watch)), state
+    if (path / "images.npy").exists():
+        files = [path / "images.npy", path / manifest.LABELS]
+        return *mapped(path), _state([file for file in files if file.exists()])
+    state = folder(path).key
+    return *mapped(_decoded(path, state, watch)), state
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        images = [self._decode(name) for name in self.names[rows]]
-        for name, image in zip(self.names[rows], images, strict=True):
-            if image.shape != self.shape[1:]:
-                raise FlowbenchError(
-                    f"{name} in {self.path} is {image.shape}, the first image {self.shape[1:]}"
-                )
-        return np.stack(images)
 
-    def _decode(self, name: str) -> np.ndarray:
-        from PIL import Image
+def undecoded(path: Path) -> Source:
+    """An EDM zip or a folder of images."""
+    return folder(path) if path.is_dir() else zipped(path)
 
-        try:
-            with Image.open(BytesIO(self.zip.read(name))) as image:
-                known = image.mode in ("L", "RGB")  # a palette's numbers are no grey levels
-                pixels = np.asarray(image if known else image.convert("RGB"))
-        except (OSError, zipfile.BadZipFile) as error:  # PIL's own errors are OSErrors
-            raise FlowbenchError(f"{name} in {self.path} cannot be decoded: {error}") from error
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
-    def labels(self) -> np.ndarray | None:
-        """Labels from `dataset.json`, (N,) int64; None where the archive has none."""
-        if "dataset.json" not in self.zip.namelist():
-            return None
-        try:
-            pairs = json.loads(self.zip.read("dataset.json")).get("labels")
-            table = dict(pairs) if pairs else None
-            return np.array([table[name] for name in self.names], np.int64) if table else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FlowbenchError(
-                f"dataset.json in {self.path} does not label every image: {error!r}"
-            ) from error
+def _state(files: list[Path]) -> str:
+    """Changes when one of the files is written anew."""
+    facts = [(str(file.resolve()), file.stat()) for file in files]
+    return digest([[name, fact.st_size, fact.st_mtime_ns] for name, fact in facts])
+
+
+def mapped(place: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays of a folder; raises FlowbenchError where they are no images and labels."""
+    images = _load(place / "images.npy", "c")
+    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+        raise FlowbenchError(f"{place / 'images.npy'} holds no uint8 images of shape (N, C, H, W)")
+    if not (place / manifest.LABELS).exists():
+        return images, None
+    labels = _load(place / manifest.LABELS, None)
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise FlowbenchError(f"{place / manifest.LABELS} holds not one label from 0 for each image")
+    return images, labels.astype(np.int64)
+
+
+def _load(path: Path, mode) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FlowbenchError(f"{path} cannot be read as a NumPy array: {error}") from error
+
+
+def _decoded(path: Path, state: str, watch: Watch) -> Path:
+    """The folder of the cache with the decoded images of `path` in its present state.
+
+    One process decodes, others wait for it; what an earlier state left is removed.
+    """
+    from filelock import FileLock
+
+    home = cache.folder("decoded", f"{path.stem}-{digest(str(path.resolve()))[:12]}")
+    place = home / state[:16]
+    if place.exists():
+        return place
+    try:
+        with FileLock(home / "lock"):
+            if not place.exists():
+                _decode(path, place, watch)
+    except OSError as error:
+        raise RunFailed(
+            f"{path.name} cannot be decoded into {home}: {error}; set FLOWBENCH_CACHE to another"
+        ) from error
+    return place
+
+
+def _decode(path: Path, place: Path, watch: Watch) -> None:
+    """Decode a source into the folder `place`, and remove its elder brothers."""
+    source, clock = undecoded(path), Clock(f"decode {path.name}", watch)
+    part = place.with_name(f"{place.name}.part")
+    fill(part / "images.npy", Pictures(source), 1, clock)
+    save_labels(part, source.labels)
+    part.rename(place)
+    (place / DONE).unlink()
+    for old in place.parent.iterdir():
+        if old.is_dir() and old != place:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _facts(arrays: Arrays, state: str, clock: Clock) -> Facts:
+    """The hash and std of these arrays, read from the cache where this state was measured."""
+    known = cache.folder("facts") / f"{state[:32]}.json"
+    try:
+        found = json.loads(known.read_text())
+        return Facts(str(found["sha256"]), float(found["std"]))
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: measured anew
+        facts = measure(arrays, clock)
+    write(known, json.dumps({"sha256": facts.sha256, "std": facts.std}).encode())
+    return facts

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+from flowbench.data import images, recipes
 from flowbench.hookspecs import hookimpl
 from flowbench.records import Budget, Dataset
 
@@ -24,15 +25,29 @@ def _normal(dim: int) -> Dataset:
     )
 
 
-def _archive(name: str, summary: str, stem: str, remark: str = "") -> Dataset:
+NETWORKS = {  # of the papers' tables; other sets get one by their size
+    "imagenet64": "adm",
+    "imagenet64-adm": "adm",
+    "imagenet64-box": "adm",
+    "flowers128": "ddpmpp,mult=1-1-2-2-2",
+}
+
+
+def _archive(recipe: recipes.Recipe) -> Dataset:
+    name, stem = recipe.name, recipe.stem
+
+    def load(root, watch=None):
+        return import_module("flowbench.data.archive").archive(root, name, stem, watch)
+
     return Dataset(
         name,
-        summary,
-        lambda root: import_module("flowbench.data.archive").archive(root, name, stem),
-        budget=Budget(steps=100_000, batch=512),
-        samples=50_000,
-        needs=f"--data-root DIR with {stem}.zip or {stem}-train.zip in it (EDM's zip layout)",
-        remark=remark,
+        recipe.summary,
+        load,
+        budget=images.BUDGET,
+        samples=images.SAMPLES,
+        needs=f"--data-root DIR with {stem}.zip or {stem}-train.zip: see `flowbench data list`",
+        remark=recipe.remark,
+        network=NETWORKS.get(name, ""),
     )
 
 
@@ -58,12 +73,5 @@ def datasets():
         Dataset("8gaussians", "8 modes on a circle", _loader("vectors:eight_gaussians"), TOY, 4000),
         Dataset("rose", "five petals, 2-D", _loader("vectors:rose"), TOY, 4000),
         *[_normal(dim) for dim in (2, 16, 128)],
-        _archive("cifar10", "CIFAR-10, 32x32, 10 classes", "cifar10-32x32"),
-        _archive(
-            "cifar10-jpeg",
-            "CIFAR-10 re-encoded as JPEG, 32x32",
-            "cifar10-jpeg-32x32",
-            remark="re-encoded as JPEG: not comparable with published CIFAR-10 numbers",
-        ),
-        _archive("imagenet64", "ImageNet, EDM's 64x64, 1000 classes", "imagenet-64x64"),
+        *[_archive(recipe) for recipe in recipes.RECIPES.values()],
     ]

@@ -18,21 +18,28 @@ def find(name: str, root: Path | None) -> Path | None:
         if not path.exists():
             raise FlowbenchError(f"{path} is no archive and no folder of images")
         return path
-    beside = [root / f"{name}.zip", root / name] if root is not None else []
+    words = (f"{name}.zip", f"{name}-train.zip", name, f"{name}-train")
+    beside = [root / word for word in words] if root is not None else []
     return next((place for place in beside if place.exists()), None)
 
 
 def stem(path: Path) -> str:
-    """What the data set is called."""
-    return path.resolve().stem if path.suffix == ".zip" else path.resolve().name
+    """What the data set is called: `birds` for birds.zip, birds-train.zip and the folder birds."""
+    name = path.resolve().stem if path.suffix == ".zip" else path.resolve().name
+    return name.removesuffix("-train")
 
 
 def entry(path: Path) -> Dataset:
-    """A catalogue's entry for the images at `path`."""
+    """A catalogue's entry for the images at `path`; `-test` beside a `-train` is held out."""
 
-    def load(root: Path | None):
+    def load(root: Path | None, watch=None):
         from flowbench.data import archive
 
-        return archive.by_path(path)
+        place = path.resolve()
+        if place.stem.endswith("-train"):
+            held_out = place.with_name(f"{stem(place)}-test{place.suffix}")
+            if held_out.exists():
+                return archive.read(place, held_out, watch or archive.ignore)
+        return archive.by_path(place, watch or archive.ignore)
 
     return Dataset(stem(path), f"the images of {path.name}", load, BUDGET, SAMPLES)

@@ -61,6 +61,14 @@ class Statistics:
         self.m2 += other.m2.to(self.m2)
         self._shift(other.n, other.mean.to(self.mean))
 
+    def without(self, other: "Statistics") -> "Statistics":
+        """The statistics of the rows that `other` has not seen, where it has seen some of these."""
+        left = self.n - other.n
+        mean = (self.n * self.mean - other.n * other.mean.to(self.mean)) / left
+        delta = other.mean.to(self.mean) - mean
+        m2 = self.m2 - other.m2.to(self.m2)
+        return Statistics(left, mean, m2.addr(delta, delta, alpha=-other.n * left / self.n))
+
     def _shift(self, n: int, mean: Tensor) -> None:
         """Account for the distance between the two means, and count the `n` new rows."""
         if n == 0:

@@ -1,0 +1,93 @@
+"""What is measured of a plan: which metrics, held against what, and which scores that makes."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from flowbench import plugins
+from flowbench.metrics.evaluation import Against
+from flowbench.metrics.reference_building import KEPT
+from flowbench.metrics.taken_out import takes
+from flowbench.plans import Plan, Setup
+from flowbench.records import RUN_LEVEL, Metric
+
+Key = tuple[str, str, int, int]  # subject, name, nfe, n
+
+COSTS = ("ms-per-sample", "peak-mib", "mflop-per-sample", "parameters-per-evaluation")
+WHOLE = (0.0, 1.0)
+
+
+def metrics_for(plan: Plan, setup: Setup) -> list[Metric]:
+    """The metrics that are defined for the plan's data, and whose extractor's weights are here."""
+    against = against_for(plan, setup)
+    return [
+        metric
+        for metric in plugins.metrics()
+        if metric.applies(plan.data)
+        and against.serves(metric, plan.data)
+        and metric.least <= min(plan.protocol.samples, against.rows or plan.protocol.samples)
+    ]
+
+
+def against_for(plan: Plan, setup: Setup) -> Against:
+    """What the features of the plan's images are held against."""
+    rows, file = plan.protocol.reference_rows, setup.reference
+    return Against(setup.weights, rows, file, setup.watch, setup.note)
+
+
+def current(plan: Plan, setup: Setup, key: Key, protocol: Mapping[str, Any]) -> bool:
+    """Whether a stored score is of the extractor and reference that would be used today."""
+    metric = next((m for m in metrics_for(plan, setup) if m.name == key[1]), None)
+    if metric is None or not metric.extractor:
+        return True
+    today = against_for(plan, setup).facts(metric, plan.data)
+    return all(protocol.get(name) == value for name, value in today.items())
+
+
+def floor_rows(plan: Plan) -> int:
+    """How many rows the floor takes: as many as there are samples, if there are.
+
+    Held-out ones, or up to half of the reference where nothing is held out.
+    """
+    data, n = plan.data, plan.protocol.samples
+    if data.test is not None:
+        return min(n, len(data.test))
+    rows = min(plan.protocol.reference_rows or len(data.train), len(data.train), KEPT)
+    return min(n, rows // 2) if data.kind == "image" else 0
+
+
+def has_floor(metric: Metric, plan: Plan, setup: Setup) -> bool:
+    """Whether the metric has a floor: with nothing held out, only those of kept features have."""
+    if metric.least > floor_rows(plan):
+        return False
+    return plan.data.test is not None or (setup.reference is None and takes(metric))
+
+
+def field_interval(plan: Plan, hook: Any) -> tuple[float, float] | None:
+    """The canonical times between which the method's field is defined; None: it has none."""
+    if not hook.velocity.get_hookimpls():
+        return None
+    return getattr(plan.method, "interval", WHOLE)
+
+
+def expected_scores(plan: Plan, setup: Setup, interval: tuple[float, float] | None) -> set[Key]:
+    """Every score that the plan leads to, for a field that is defined on `interval`."""
+    names, n = [metric.name for metric in metrics_for(plan, setup)], plan.protocol.samples
+    run_level = ["parameters", "train-seconds", "train-images"]
+    run_level += ["S", "S2"] if interval else []
+    run_level += ["nll"] if interval == WHOLE and likelihood_rows(plan) else []
+    facts = ["nfe"] + ["clipped"] * (plan.data.kind == "image")
+    keys = {("model", name, RUN_LEVEL, 0) for name in run_level}
+    keys |= {("model", name, nfe, 0) for name in COSTS for nfe in plan.nfe}
+    keys |= {("model", name, nfe, n) for name in names + facts for nfe in plan.nfe}
+    if floor_rows(plan):
+        enough = [m.name for m in metrics_for(plan, setup) if has_floor(m, plan, setup)]
+        keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in enough}
+    return keys
+
+
+def likelihood_rows(plan: Plan) -> int:
+    """How many held-out rows the likelihood takes: none for images, few in many dimensions."""
+    if plan.data.kind != "vector" or plan.data.test is None:
+        return 0
+    return min(len(plan.data.test), 1000 if math.prod(plan.data.shape) <= 16 else 64)
