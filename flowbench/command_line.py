@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from flowbench.compare import Section
 from flowbench.records import Dataset, Spec
 
-OF_THE_RUN = ("teacher", "network", "precision", "augment", "unconditional")  # words with dashes
+OF_THE_RUN = ("teacher", "weights", "network", "precision", "augment", "unconditional")  # dashes
 
 
 def command(

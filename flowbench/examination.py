@@ -32,7 +32,8 @@ from flowbench.sampling import Sampler
 from flowbench.training import Bill, total
 
 TIMED = 100  # samples of one timed call
-ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness
+ROWS = {"vector": 1000, "image": 250}  # trajectories behind a straightness, and
+LARGE_ROWS = 50  # those of large backbones
 
 
 @dataclass
@@ -95,7 +96,8 @@ class Examination:
         """S and S2 of the method's canonical field, if it has one."""
         if ("model", "S2", RUN_LEVEL, 0) not in self.todo:
             return
-        rows = min(ROWS[self.plan.data.kind], self.plan.protocol.samples)
+        most = LARGE_ROWS if self.plan.data.network else ROWS[self.plan.data.kind]
+        rows = min(most, self.plan.protocol.samples)
         begin, end = self.interval or WHOLE
         noise = unit_noise(0, range(rows), self.plan.data.shape, device=self.setup.device)
         labels = self.sampler.labels(range(rows))

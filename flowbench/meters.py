@@ -48,11 +48,16 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def median_seconds(work: Callable[[], object], device: str, repeats: int = 5) -> float:
-    """The median time of `work` over `repeats` calls after one that is discarded."""
+def median_seconds(
+    work: Callable[[], object], device: str, repeats: int = 5, most: float = 10.0
+) -> float:
+    """The median time of `work` over `repeats` calls after one that is discarded.
+
+    Once they have taken `most` seconds together, there are no more.
+    """
     work()
-    times = []
-    for _ in range(repeats):
+    times: list[float] = []
+    while len(times) < repeats and sum(times) < most:
         synchronise(device)
         start = time.perf_counter()
         work()

@@ -37,7 +37,8 @@ def plan(request: Request, setup: Setup) -> Plan:
         data=data,
     )
     if given is not None:
-        spec = dataclasses.replace(student.spec, weights=given.sha256)
+        changed = dict(student.spec.changed) | {"weights": f"{given.path.name}@{given.sha256[:8]}"}
+        spec = dataclasses.replace(student.spec, changed=changed, weights=given.sha256)
         return dataclasses.replace(student, spec=spec, weights=given.path)
     return _with_teacher(student, request, setup)
 
@@ -82,6 +83,9 @@ def _dressed(
     data = setting.dress(loaded, chosen, None if file is None else file.std)
     if file is not None:
         file.check(data)
+    width = getattr(method, "width", None)
+    if data.network is not None and width is not None:
+        dataclasses.replace(data.network, channels=width)  # raises for one that it cannot have
     return data, chosen, changed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flowbench import augment
 from flowbench.data.base import Data
-from flowbench.nets import settings
+from flowbench.nets import backbone, settings
 from flowbench.records import Dataset, FlowbenchError
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -86,6 +86,8 @@ def dress(data: Data, setting: Mapping[str, Any], std: float | None = None) -> D
     network = settings.from_json(setting["network"]) if "network" in setting else None
     if network is not None and data.kind != "image":
         raise FlowbenchError(f"--network {settings.word(network)} takes images, not vectors")
+    if network is not None:
+        backbone.check(network, data.shape)
     augmented = augment.parse(setting.get("augment", "none"))
     if augmented is not None and data.kind != "image":
         raise FlowbenchError("--augment takes images, and these data are vectors")

@@ -51,12 +51,8 @@ class Backbone(nn.Module):
         return (labels[:, None] == torch.arange(self.classes, device=y.device)).to(x.dtype), augment
 
 
-def build(settings: Settings, shape: Sequence[int], classes: int = 0, times: int = 1) -> nn.Module:
-    """The network of these settings for images of `shape`, called as net(x, t, label, augment).
-
-    `label` is None or one-hot, `augment` None or (B, 9); its `output` is its last convolution.
-    Raises FlowbenchError for images that it cannot halve.
-    """
+def check(settings: Settings, shape: Sequence[int]) -> None:
+    """Raise FlowbenchError for images that the network of these settings cannot halve."""
     side, unit = shape[-1], 2 ** (len(settings.mult) - 1)
     if len(shape) != 3 or shape[1] != side or side % unit:
         size = "x".join(map(str, shape))
@@ -64,6 +60,15 @@ def build(settings: Settings, shape: Sequence[int], classes: int = 0, times: int
             f"network {settings.name} needs square images whose side is a multiple of {unit}, "
             f"not {size}: shorten mult or take another network"
         )
+
+
+def build(settings: Settings, shape: Sequence[int], classes: int = 0, times: int = 1) -> nn.Module:
+    """The network of these settings for images of `shape`, called as net(x, t, label, augment).
+
+    `label` is None or one-hot, `augment` None or (B, 9); its `output` is its last convolution.
+    Raises FlowbenchError for images that it cannot halve.
+    """
+    check(settings, shape)
     if isinstance(settings, OpenAI):
         from flowbench.nets.guided import GuidedUNet
 

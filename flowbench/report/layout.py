@@ -164,6 +164,8 @@ def number(cell: Cell) -> str:
 
 def plain(value: float) -> str:
     """Four significant digits, never in scientific notation from 0.0001 to a billion."""
+    if not math.isfinite(value):
+        return str(value)
     if value == 0 or 1000 <= abs(value) < 1e9 or (value == round(value) and 10 <= abs(value) < 1e9):
         return f"{value:.0f}"
     return f"{value:#.4g}" if 1e-4 <= abs(value) < 1000 else f"{value:.2e}"
