@@ -109,6 +109,11 @@ def _request(
         teacher=word,
         samples=head.samples,
         sample_seed=head.sample_seed,
+        network=row.network,
+        precision=row.precision,
+        augment=row.augment,
+        unconditional=bool(row.unconditional),
+        reference_rows=head.reference_rows,
         nfe=tuple(row.nfe),
     )
 

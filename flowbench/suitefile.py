@@ -1,6 +1,6 @@
 """The form of a suite's file: which keys each table has, and which values they take."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -45,7 +45,16 @@ class Places(Table):
         return [self.dataset] if self.dataset else self.datasets
 
 
-class Head(Places):
+class Seeing(Places):
+    """How a run sees images: `run`'s options of the same names."""
+
+    network: str | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    augment: str | None = None
+    unconditional: bool | None = None
+
+
+class Head(Seeing):
     """`[suite]`: what holds for every row that does not say otherwise.
 
     `columns` are the metrics that the table shows; `steps`, `batch` and `samples` default to those
@@ -59,10 +68,11 @@ class Head(Places):
     batch: Count | None = None
     samples: Annotated[int, Field(ge=2)] | None = None
     sample_seed: Seed = 0
+    reference_rows: Annotated[int, Field(ge=2)] | None = None
     columns: list[str] = []
 
 
-class Row(Places):
+class Row(Seeing):
     """`[[method]]`: one row of the table, a method with its options.
 
     `teacher` is another row's label or a method. `seconds` is what one run took with the suite's

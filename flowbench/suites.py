@@ -131,6 +131,10 @@ def _filled(row: Row, head: Head) -> Row:
         "nfe": list(dict.fromkeys(row.nfe or head.nfe)),
         "steps": row.steps or head.steps,
         "batch": row.batch or head.batch,
+        "network": row.network or head.network,
+        "precision": row.precision or head.precision,
+        "augment": row.augment or head.augment,
+        "unconditional": head.unconditional if row.unconditional is None else row.unconditional,
     }
     return row.model_copy(update=changes)
 

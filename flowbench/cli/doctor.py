@@ -9,7 +9,7 @@ from flowbench.cli import words
 PACKAGES = [
     *["torch", "torchvision", "click", "pluggy", "sqlalchemy", "alembic", "clean-fid"],
     *["torch-fidelity", "rich", "lpips", "pot", "torchdiffeq", "scikit-learn", "pydantic"],
-    *["safetensors", "numpy", "scipy", "matplotlib"],
+    *["safetensors", "numpy", "scipy", "matplotlib", "timm", "requests"],
 ]
 
 
@@ -26,6 +26,9 @@ def doctor(data_root, db) -> None:
         click.echo(f"  {package} {_version(package)}")
     device = environment.device("auto")
     click.echo(f"device: {device} ({environment.device_name(device)})")
+    found = words.extractors(None, None, False)
+    for name in ("inception", "dinov2"):
+        click.echo(f"weights of {name}: {found.get(name, 'none; see `flowbench weights list`')}")
     broken = _data(data_root) + _plugins() + _database(db)
     if broken:
         raise RunFailed(f"{broken} broken: see above")

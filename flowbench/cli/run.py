@@ -19,7 +19,9 @@ DECIDED = (
 
 @click.command()
 @click.argument("method", required=False, type=words.Name("method"))
-@click.option("--dataset", type=words.Name("dataset"), help="See `datasets`.")
+@click.option(
+    "--dataset", type=words.Name("dataset"), help="See `datasets`; or a zip or folder of images."
+)
 @click.option(
     "--suite",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -175,7 +175,7 @@ def _remarks(section: Section, remark: str) -> list[str]:
     notes = [f"{section.dataset}: {remark}"] if remark else []
     if section.floors:
         notes.append("floor: real held-out data in the model's place")
-    notes += _protocols(section)
+    notes += protocols(section)
     if section.streams:
         notes.append(
             "mean ± standard deviation over noise streams, and least: the smallest of them, as EDM"
@@ -186,7 +186,7 @@ def _remarks(section: Section, remark: str) -> list[str]:
     return notes + section.failures
 
 
-def _protocols(section: Section) -> Iterator[str]:
+def protocols(section: Section) -> Iterator[str]:
     """A line for each extractor and reference that numbers were made with."""
     parts: dict[str, list[str]] = {}
     for name, protocol in section.protocols.items():

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flowbench import compare, verdicts
-from flowbench.compare import Section
+from flowbench.compare import Section, named
 from flowbench.records import RUN_LEVEL, Measured, Spec, Tried
-from flowbench.report.layout import MISSING, Table, Text, number, plain
+from flowbench.report.layout import MISSING, Table, Text, number, plain, protocols
 from flowbench.suites import Suite
 from flowbench.verdicts import Verdict
 
@@ -97,10 +97,11 @@ class Results:
     def table(self, dataset: str, metrics: Sequence[str] = (), nfes: Sequence[int] = ()) -> Table:
         """Rows and columns in the order of the file, the floor below; arguments narrow columns."""
         mine = [entry for entry in self.entries if entry.dataset == dataset]
-        columns = self._columns(mine, metrics, nfes)
+        sections = self._sections(mine)
+        n = max(section.n for section in sections.values())
+        columns = [(named(name, n), nfe) for name, nfe in self._columns(mine, metrics, nfes)]
         title = f"{self.suite.head.title}: {dataset}"
         table = Table(title, ["method", *(_heading(*c) for c in columns)], [])
-        sections = self._sections(mine)
         for row in self.suite.rows:
             if dataset in row.datasets:
                 own = [entry for entry in mine if entry.label == row.label]
@@ -154,6 +155,7 @@ class Results:
         notes = [f"{dataset}: {remark}"] if remark else []
         if any(section.floors for section in sections.values()):
             notes.append("floor: real held-out data in the model's place")
+        notes += [line for section in sections.values() for line in protocols(section)]
         lacking = sum(bool(missing(entry)) for entry in entries)
         if lacking:
             path = self.suite.path
@@ -186,7 +188,7 @@ def _text(section: Section, entries: Sequence[Entry], name: str, nfe: int) -> Te
     """Mean ± standard deviation; empty where a row is not measured by design."""
     cell = section.cells.get((entries[0].label, name, nfe)) if entries else None
     if cell is None:
-        asked = {(key[1], key[2]) for entry in entries for key in entry.expected}
+        asked = {(named(key[1], key[3]), key[2]) for entry in entries for key in entry.expected}
         return Text(MISSING if (name, nfe) in asked else "")
     words = number(cell)
     if cell.seeds < len(entries):
