@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from flowbench import planning, plugins, runner
+from flowbench import planning, plugins, runner, setting
 from flowbench.planning import Plan, Request, Setup
 from flowbench.records import RUN_LEVEL, FlowbenchError, Measured, Spec, Tried
 from flowbench.store import Store
@@ -109,11 +109,8 @@ def _request(
         teacher=word,
         samples=head.samples,
         sample_seed=head.sample_seed,
-        network=row.network,
-        precision=row.precision,
-        augment=row.augment,
-        unconditional=bool(row.unconditional),
         reference_rows=head.reference_rows,
+        **{name: getattr(row, name) for name in setting.WORDS},
         nfe=tuple(row.nfe),
     )
 

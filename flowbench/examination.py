@@ -140,6 +140,8 @@ class Examination:
         finite = bool(evaluation.samples.isfinite().all())
         for metric in self.metrics:
             if (subject, metric.name, nfe, n) in self.todo:
+                against = evaluation.against
+                known = against.facts(metric, evaluation.data) if metric.extractor else {}
                 yield Score(
                     name=metric.name,
                     value=float(metric.score(evaluation)) if finite else math.nan,
@@ -148,7 +150,7 @@ class Examination:
                     n=n,
                     seed=self.plan.protocol.seed,
                     goal=metric.goal,
-                    protocol={"ema": True, **metric.protocol(evaluation)},
+                    protocol={"ema": True, **known, **metric.protocol(evaluation)},
                 )
 
     def _facts(self, nfe: int, facts: dict[str, Any]) -> Iterator[Score]:
@@ -160,9 +162,11 @@ class Examination:
     def _speed(self, nfe: int) -> Iterator[Score]:
         if ("model", "peak-mib", nfe, 0) not in self.todo:
             return
-        device, indices = self.setup.device, range(min(TIMED, self.plan.protocol.samples))
+        device, most = self.setup.device, min(TIMED, self.plan.protocol.samples)
+        indices = range(self.sampler.fitting(most, nfe))
         noise = self.sampler.noise(indices)  # made on the CPU: no part of what a sampler costs
         meters.reset_peak(device)
+        held = meters.held_mib(device, self.network)
         seconds = meters.median_seconds(lambda: self.sampler.call(noise, indices, nfe), device)
         facts = {
             "batch": len(indices),
@@ -175,7 +179,7 @@ class Examination:
             self.sampler.call(noise[:1], indices[:1], nfe)
         yield Score("mflop-per-sample", counted.mflop, nfe, goal="min")
         yield Score("parameters-per-evaluation", counted.parameters, nfe)
-        yield Score("peak-mib", meters.peak_mib(device), nfe, goal="min", protocol=facts)
+        yield Score("peak-mib", meters.peak_mib(device) - held, nfe, goal="min", protocol=facts)
 
 
 def describe(role: str, path: Path, setup: Setup) -> Artifact:

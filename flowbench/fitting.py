@@ -1,10 +1,11 @@
 """One step of an optimiser, whatever the memory and the precision allow: in parts, scaled, retried.
 
-The number of rows that go through the network at once changes no law: losses are means over rows,
-so the gradients of parts add up to those of the batch. But the random numbers that a loss draws
-differ, so runs of different part sizes agree in law only, not number by number.
+Losses are means over rows, so the gradients of parts add up to those of the batch. But the random
+numbers that a loss draws differ, so runs of different part sizes agree in law only, not number by
+number; and that only for parts of a multiple of 8 rows, because some losses divide their rows.
 """
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from flowbench.records import Diverged, RunFailed
 if TYPE_CHECKING:
     from flowbench.training import Run
 
+STRATA = 8  # some losses give eighths of their rows noise levels of their own
 LARGE = 1_000_000  # parameters, from which on memory is planned before the start
 USABLE = 0.9  # of the memory: the rest is for what a step uses for a moment
 LEAST_SCALE = 2.0**-16  # of a float16 loss; overflow at this scale is no matter of scale
@@ -115,13 +117,24 @@ class Step:
             raise RunFailed(
                 f"{self._place} has no room for a single row: take a smaller network or more memory"
             )
-        self.run.micro_batch = -(-size // 2)
+        gc.collect()  # frames of a teacher's hook hold each other, and what the try has used
+        self.run.micro_batch = smaller(size)
         self.run.note(
             f"memory ran out with {size} rows at once: stage {self.run.name} goes on with"
             f" {self.run.micro_batch}"
         )
+        self._warn()
         if self.run.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+    def _warn(self) -> None:
+        """Say so where parts of the batch are too small for losses that divide it."""
+        size = self.run.micro_batch or STRATA
+        if size < STRATA:
+            self.run.note(
+                f"{size} rows at once are fewer than {STRATA}: losses that spread noise levels over"
+                " the rows, such as those of lmm and ctm, are not the same any more"
+            )
 
     @property
     def _place(self) -> str:
@@ -141,10 +154,16 @@ class Step:
             room += need.weights + need.average  # they are there already
         size = min(self.run.micro_batch or n, n)
         while size > 1 and need.total(size) > USABLE * room:
-            size = -(-size // 2)
+            size = smaller(size)
         if size < n:
             self.run.micro_batch = size
         self.run.note(f"training needs about {need.sentence(size)}; {meters.gib(room)} are there")
+
+
+def smaller(size: int) -> int:
+    """About half; a multiple of `STRATA` while it can be."""
+    half = -(-size // 2)
+    return half - half % STRATA if half > STRATA else half
 
 
 def parts(batch: Sequence[Any], n: int, size: int) -> Iterator[list[Any]]:

@@ -89,6 +89,14 @@ def peak_mib(device: str) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def held_mib(device: str, network: torch.nn.Module) -> float:
+    """MiB of tensors on a GPU that are not the network's, such as the data; 0 elsewhere."""
+    if not device.startswith("cuda"):
+        return 0.0
+    own = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+    return (torch.cuda.memory_allocated(device) - own) / 2**20
+
+
 def parameters(network: torch.nn.Module) -> int:
     """How many numbers the network has learned."""
     return sum(parameter.numel() for parameter in network.parameters())

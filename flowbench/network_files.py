@@ -42,6 +42,11 @@ class NetworkFile:
         known = self.setting.get("network")
         return settings.from_json(known) if known else None
 
+    @property
+    def unlabelled(self) -> bool:
+        """Whether a network of ours was trained without labels: then so is what follows from it."""
+        return self.spec is not None and bool(self.setting.get("unconditional"))
+
     def check(self, data: Data) -> None:
         """Raise FlowbenchError unless the network takes data like these."""
         if self.spec is not None:

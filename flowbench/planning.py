@@ -68,13 +68,15 @@ def _dressed(
     """The data as the run sees them, its setting, and what of that the user chose."""
     loaded = load_data(request.dataset, setup.device, setup.data_root, setup.watch)
     student = getattr(method, "teacher", None) is not None
+    small = file is not None and file.network is None  # ours, trained with the small network
+    small = small and setting.default_network(entry, loaded) != setting.SMALL
     chosen, changed = setting.resolve(
         loaded,
         entry,
-        network=request.network,
+        network=request.network or (setting.SMALL if small else None),
         precision=request.precision,
         augmentation=request.augment,
-        unconditional=request.unconditional or _unlabelled(file),
+        unconditional=request.unconditional or (file is not None and file.unlabelled),
         like=None if file is None else file.network,
         student=student,
     )
@@ -87,11 +89,6 @@ def _dressed(
     if data.network is not None and width is not None:
         dataclasses.replace(data.network, channels=width)  # raises for one that it cannot have
     return data, chosen, changed
-
-
-def _unlabelled(file: NetworkFile | None) -> bool:
-    """Whether a network of ours was trained without labels: then so is what follows from it."""
-    return file is not None and bool(file.spec and file.setting.get("unconditional"))
 
 
 def refuse(request: Request, method: Any) -> None:

@@ -20,12 +20,12 @@ WHOLE = (0.0, 1.0)
 def metrics_for(plan: Plan, setup: Setup) -> list[Metric]:
     """The metrics that are defined for the plan's data, and whose extractor's weights are here."""
     against = against_for(plan, setup)
+    real = len(plan.data.train)
+    rows = min(against.rows or real, real, plan.protocol.samples)
     return [
         metric
         for metric in plugins.metrics()
-        if metric.applies(plan.data)
-        and against.serves(metric, plan.data)
-        and metric.least <= min(plan.protocol.samples, against.rows or plan.protocol.samples)
+        if metric.applies(plan.data) and against.serves(metric, plan.data) and metric.least <= rows
     ]
 
 

@@ -1,5 +1,6 @@
 """Samples of a trained network: drawn once for each NFE, counted, and kept."""
 
+import gc
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from flowbench.records import ADAPTIVE, RunFailed
 from flowbench.training import Progress
 
 BATCH = 500  # samples that are drawn together
+SHARD = 5000  # samples that a crash may cost
 
 
 @dataclass
@@ -32,9 +34,10 @@ class Sampler:
     def _halve(self) -> None:
         """Draw fewer together from now on: no sample depends on how many are drawn with it."""
         if self.batch == 1:
-            raise RunFailed("the device has no room to draw a single sample: use another") from None
+            raise RunFailed("the device has no room to draw a single sample: use another")
         self.batch //= 2
         self.setup.note(f"the device is full: {self.batch} samples are drawn together from here on")
+        gc.collect()  # the frames of the failed try hold each other, and what it has used
 
     def path(self, nfe: int) -> Path:
         """Where the samples at `nfe` are kept."""
@@ -53,9 +56,11 @@ class Sampler:
             bad = int((~raw.flatten(1).isfinite().all(1)).sum())
             facts = {"nfe": counted, "not_finite": bad, "clipped": 0.0, "weights": self.weights}
             if self.plan.data.kind == "image" and not bad:
-                facts["clipped"] = (raw.abs() > 1).double().mean().item()
+                facts["clipped"] = (raw.abs() > 1).sum().item() / raw.numel()
                 raw = quantise(raw)
             save_tensors(path, {"samples": raw}, facts)
+            for part in path.parent.glob(f"{path.stem}.*.part"):
+                part.unlink()
             kept = raw, facts
         return scale(kept[0]).to(self.plan.data.device), kept[1]
 
@@ -70,23 +75,61 @@ class Sampler:
         return (tensors["samples"], facts) if facts.get("weights") == self.weights else None
 
     def _draw(self, nfe: int) -> tuple[Tensor, float]:
-        """All samples at `nfe` and the evaluations counted per sample."""
-        n, parts, counted, done = self.plan.protocol.samples, [], 0.0, 0
-        while done < n:
-            indices = range(done, min(done + self.batch, n))
-            try:
-                samples, spent = self.call(self.noise(indices), indices, nfe)
-            except torch.OutOfMemoryError:
+        """All samples at `nfe`, on the host, and the evaluations counted per sample.
+
+        Where they are many, each shard is kept as soon as it is drawn.
+        """
+        n, shards, counted = self.plan.protocol.samples, [], 0.0
+        for start in range(0, n, SHARD):
+            indices = range(start, min(start + SHARD, n))
+            path = self._part(nfe, start)
+            kept = self._kept(path) if n > SHARD else None
+            if kept is None:
+                drawn, spent = self._shard(indices, nfe)
+                kept = drawn, {"nfe": spent, "weights": self.weights}
+                if n > SHARD:
+                    save_tensors(path, {"samples": drawn}, kept[1])
+            shards.append(kept[0])
+            counted += kept[1]["nfe"] * len(indices) / n
+        return torch.cat(shards), counted
+
+    def _part(self, nfe: int, start: int) -> Path:
+        return self.path(nfe).with_suffix(f".{start:08d}.part")
+
+    def _shard(self, rows: range, nfe: int) -> tuple[Tensor, float]:
+        """The samples of these indices, as many at once as the device has room for."""
+        parts, counted, done = [], 0.0, rows.start
+        while done < rows.stop:
+            indices = range(done, min(done + self.batch, rows.stop))
+            drawn = self._try(indices, nfe)
+            if drawn is None:  # outside of `except`, which would keep what the try has used
                 self._halve()
                 continue
-            parts.append(samples)
+            samples, spent = drawn
+            parts.append(samples.cpu())
             done = indices.stop
-            counted += spent * len(indices) / n
-            self.setup.watch(Progress(f"samples at NFE {nfe or 'auto'}", indices.stop, n))
+            counted += spent * len(indices) / len(rows)
+            self.setup.watch(
+                Progress(f"samples at NFE {nfe or 'auto'}", done, self.plan.protocol.samples)
+            )
             if nfe != ADAPTIVE and spent != nfe:
                 method = self.plan.spec.method
                 raise RunFailed(f"{method} spent {spent:g} evaluations where {nfe} were asked for")
         return torch.cat(parts), counted
+
+    def _try(self, indices: range, nfe: int) -> tuple[Tensor, float] | None:
+        """One batch of samples and its evaluations, or None where the device has no room."""
+        try:
+            return self.call(self.noise(indices), indices, nfe)
+        except torch.OutOfMemoryError:
+            return None
+
+    def fitting(self, rows: int, nfe: int) -> int:
+        """Up to `rows`, as many samples as the device has room to draw together."""
+        while rows > 1 and self._try(range(rows), nfe) is None:
+            gc.collect()
+            rows //= 2
+        return rows
 
     def call(self, noise: Tensor, indices: range, nfe: int) -> tuple[Tensor, float]:
         """One batch of samples, and the evaluations that each has cost."""

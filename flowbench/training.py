@@ -130,7 +130,7 @@ class Run:
             generator.manual_seed(seed)
             torch.manual_seed(seed)
         start = saved = seen = time.monotonic()
-        first = step
+        first, pause = step, 0.0
         while step < steps:
             yield draw(generator, step + 1 < steps)
             step += 1
@@ -138,10 +138,12 @@ class Run:
             if now - seen >= TICK or step == steps:
                 seen = now
                 self._show(step, (step - first) / max(now - start, 1e-9))
-            if now - saved >= self.every or step == steps:
+            # Where the state takes seconds to write, it is written less often: 5 % of the time.
+            if now - saved >= max(self.every, 20 * pause * (pause > 1)) or step == steps:
                 self.charge(seconds=spent + now - start, images=step * self.budget.batch)
                 self._save(parts, generator, step)
                 saved = time.monotonic()
+                pause = saved - now
 
     def _show(self, step: int, speed: float) -> None:
         """Tell the watcher; `speed` in steps per second."""

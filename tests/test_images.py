@@ -11,11 +11,11 @@ from picture_files import write_zip
 from PIL import Image
 from test_imports import edm, pickled, random  # noqa: F401
 
-from flowbench import planning, runner, training
+from flowbench import planning, protocol, runner, sampling, training
 from flowbench.checkpoints import read_tensors
 from flowbench.compare import named
 from flowbench.data.base import quantise
-from flowbench.metrics.evaluation import Against, Evaluation
+from flowbench.metrics.evaluation import Against, Evaluation, statistics_of
 from flowbench.metrics.frechet import frechet_distance
 from flowbench.metrics.references import Reference
 from flowbench.metrics.statistics import Statistics
@@ -23,6 +23,8 @@ from flowbench.metrics.taken_out import TakenOut
 from flowbench.nets.backbone import Backbone
 from flowbench.nets.settings import DDPMpp
 from flowbench.planning import Request, Setup
+from flowbench.records import FlowbenchError, RunFailed
+from flowbench.sampling import Sampler
 from flowbench.store import Store
 
 NET = "ddpmpp,channels=16,blocks=1,mult=1-1,attention=16"
@@ -126,8 +128,11 @@ def test_a_path_that_is_no_archive(flowbench, tmp_path):
     assert code == 2 and "give it another" in output
 
 
-@pytest.mark.parametrize("method", ["edm", "cfm", "lmm", "ctm", "bot-cfm", "rect-flow"])
-@pytest.mark.parametrize("more", [(), ("--unconditional",)], ids=["conditional", "unconditional"])
+CASES = [(method, more) for method in ("edm", "cfm", "lmm") for more in ((), ("--unconditional",))]
+SLOW = pytest.param("rect-flow", (), marks=pytest.mark.slow)  # it measures its drift
+
+
+@pytest.mark.parametrize("method, more", [*CASES, ("ctm", ()), ("bot-cfm", ()), SLOW])
 def test_methods_train_and_sample(flowbench, birds, tmp_path, method, more):
     options = {"lmm": ["-o", "pairs=8", "-o", "pair_steps=2"], "ctm": ["-o", "grid=6"]}
     options["rect-flow"] = ["-o", "k=1"]
@@ -271,3 +276,70 @@ def test_the_floor_of_data_that_hold_nothing_back_takes_images_out(monkeypatch):
     rest.add(features[~out])
     for mine, theirs in zip(floor.exact("inception"), rest.moments, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_what_needs_many_rows_is_not_asked_of_few(birds, inception):
+    setup = Setup(weights={"inception": inception})
+    request = Request("edm", str(birds), network=NET, samples=1000, nfe=(1,))
+    names = {metric.name for metric in protocol.metrics_for(planning.plan(request, setup), setup)}
+    assert "kid" in names and "kid-subsets" not in names, "the set has 60 images"
+    assert "fd-dinov2" not in names, "its weights are not here"
+
+
+def sampler(birds, folder, note=lambda text: None, watch=training.ignore):
+    made = plan("edm", birds)
+    torch.manual_seed(0)
+    setup = Setup(folder=folder, note=note, watch=watch)
+    network = random(made.method.network(made.data))
+    return Sampler(made, setup, folder, runner.hooks(made), network)
+
+
+def test_samples_are_drawn_fewer_at_once_where_the_device_is_full(birds, tmp_path, monkeypatch):
+    whole, notes = sampler(birds, tmp_path / "a").samples(1)[0], []
+    drawing = sampler(birds, tmp_path / "b", notes.append)
+    original = Sampler.call
+
+    def full(self, noise, indices, nfe):
+        if len(noise) > 3:
+            raise torch.OutOfMemoryError
+        return original(self, noise, indices, nfe)
+
+    monkeypatch.setattr(Sampler, "call", full)
+    drawing.batch = 8
+    torch.testing.assert_close(drawing.samples(1)[0], whole, rtol=0, atol=2 / 255)
+    assert drawing.batch == 2 and len(notes) == 2 and "4 samples are drawn together" in notes[0]
+    assert drawing.fitting(8, 1) == 2
+    monkeypatch.setattr(Sampler, "call", lambda *words: full(drawing, range(9), None, 1))
+    with pytest.raises(RunFailed, match="no room to draw a single sample"):
+        sampler(birds, tmp_path / "c").samples(1)
+
+
+def test_samples_that_were_drawn_before_a_crash_are_not_drawn_again(birds, tmp_path, monkeypatch):
+    whole = sampler(birds, tmp_path / "a").samples(1)[0]
+    monkeypatch.setattr(sampling, "SHARD", 3)
+
+    def stop(progress):
+        if progress.step == 8:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        sampler(birds, tmp_path / "b", watch=stop).samples(1)
+    steps = []
+    resumed = sampler(birds, tmp_path / "b", watch=lambda p: steps.append(p.step)).samples(1)[0]
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=2 / 255)
+    assert steps == [8], "two of three shards were there"
+    assert not list((tmp_path / "b").glob("*.part"))
+
+
+def test_statistics_of_another_extractor_are_none(tmp_path):
+    large = tmp_path / "dino.npz"
+    np.savez(large, mu=np.zeros(1024), sigma=np.eye(1024))
+    assert statistics_of(large, "inception") is None
+    assert statistics_of(large, "dinov2").pool.mean.shape == (1024,)
+    clean, plain = tmp_path / "x_clean_train_32.npz", tmp_path / "x.npz"
+    for path in (clean, plain):
+        np.savez(path, mu=np.zeros(2048), sigma=np.eye(2048))
+    assert statistics_of(clean, "inception") is None and statistics_of(plain, "clean") is None
+    (tmp_path / "bad.npz").write_bytes(b"no statistics")
+    with pytest.raises(FlowbenchError, match=r"bad\.npz"):
+        statistics_of(tmp_path / "bad.npz", "inception")

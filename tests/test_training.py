@@ -296,8 +296,9 @@ def test_memory_that_runs_out_halves_the_parts_and_repeats_the_step():
     run = Run(Budget(6, 16), note=notes.append)
     found = fit(model, narrow, toy().train, run)
     assert narrow.calls[:7] == [16, 8, 4, 4, 4, 4, 4] and run.micro_batch == 4
-    assert len(notes) == 2 and all("\n" not in note for note in notes)
+    assert len(notes) == 3 and all("\n" not in note for note in notes)
     assert "8 rows at once: stage train goes on with 4" in notes[1]
+    assert "4 rows at once are fewer than 8" in notes[2]
     expected = fit(other, loss_of(other), toy().train, Run(Budget(6, 16), micro_batch=4))
     assert same(found, expected), "what the failed tries drew must not matter"
 
@@ -487,3 +488,11 @@ def test_a_network_that_is_called_in_another_way_trains_without_a_plan(monkeypat
     run = Run(Budget(1, 8), note=notes.append)
     fit(model, lambda x, y: model(x).square().mean(), toy().train, run)
     assert not notes and run.micro_batch is None
+
+
+def test_smaller_parts_keep_whole_eighths_as_long_as_they_can():
+    from flowbench.fitting import STRATA, smaller
+
+    assert [smaller(n) for n in (512, 100, 24, 16, 9, 8, 3, 2)] == [256, 48, 8, 8, 5, 4, 2, 1]
+    assert all(smaller(n) < n for n in range(2, 600))
+    assert all(smaller(n) % STRATA == 0 for n in range(16, 600))

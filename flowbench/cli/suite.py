@@ -100,7 +100,7 @@ def _results(suite, store, data_root: Path | None):
     from flowbench.planning import Setup
     from flowbench.report.suite import Entry, Results
 
-    setup = Setup(data_root=data_root, weights=words.extractors(None, None, True))
+    setup = Setup(data_root=data_root, weights=words.extractors(None, None, False))
     tasks = agenda.tasks(suite, setup)
     measured = {name: store.measured(name) for name in suite.datasets}
     tried = {name: store.tried(name) for name in suite.datasets}

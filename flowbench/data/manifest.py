@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def find(path: Path) -> dict[str, Any] | None:
             with zipfile.ZipFile(path) as archive:
                 text = archive.read(NAME) if NAME in archive.namelist() else None
         manifest = None if text is None else json.loads(text)
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise FlowbenchError(f"{NAME} in {path} cannot be read: {error}") from error
     if manifest is not None and not isinstance(manifest, dict):
         raise FlowbenchError(f"{NAME} in {path} is no JSON object: prepare the set anew")

@@ -75,14 +75,14 @@ def place(
     values, labels, device: str, room: int | None, reading: Reading | None, counted: bool
 ) -> tuple[Tensor, Tensor | None]:
     """(values, labels) of a split as tensors where they stay; `reading` None measures nothing."""
-    placed = mapped(values) if device == "cpu" else None
+    # What does not fit on a GPU is copied ahead from pinned buffers, so a map stays a map.
+    where = home(values.nbytes, device, room)
+    placed = mapped(values) if where["device"] == "cpu" else None
     if placed is not None:
         for _ in reading.rows(values, counted) if reading else ():
             pass
     else:
-        placed = torch.empty(
-            values.shape, dtype=dtype_of(values), **home(values.nbytes, device, room)
-        )
+        placed = torch.empty(values.shape, dtype=dtype_of(values), **where)
         for start, rows in reading.rows(values, counted) if reading else tensors(values):
             placed[start : start + len(rows)].copy_(rows)
     if reading:

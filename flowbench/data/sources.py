@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -117,7 +118,7 @@ def zipped(path: Path) -> Source:
     if "dataset.json" in names:
         try:
             text = archive.read("dataset.json")
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise FlowbenchError(f"dataset.json in {path} cannot be read: {error}") from error
     state = [(m.filename, m.file_size, m.CRC) for m in sorted(members, key=lambda m: m.filename)]
     return Source(path, images, archive.read, _table(text, images, path), state)

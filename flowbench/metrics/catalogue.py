@@ -87,7 +87,10 @@ def _compared(e):
 
 
 def _reference(e) -> dict:
-    return {"data": e.data.sha256, "reference": ["train", len(e.reference)]}
+    from flowbench.metrics.evaluation import REFERENCE_ROWS
+
+    rows = min(len(e.data.train), REFERENCE_ROWS)
+    return {"data": e.data.sha256, "reference": ["train", rows]}
 
 
 def _sliced_protocol(e) -> dict:

@@ -14,7 +14,7 @@ from flowbench.data.base import Data, quantise, spread
 from flowbench.metrics import classifier
 from flowbench.metrics.extractors import Extractor, Features, extract, load
 from flowbench.metrics.manifold import Manifold, manifold
-from flowbench.metrics.reference_files import read
+from flowbench.metrics.reference_files import DIMS, read
 from flowbench.metrics.references import Reference, build
 from flowbench.records import FlowbenchError, Metric
 from flowbench.training import Progress, ignore
@@ -80,9 +80,17 @@ def statistics_of(path: Path, extractor: str) -> Reference | None:
     try:
         return read(path, extractor)
     except FlowbenchError:
-        if extractor == "dinov2":
+        if any(_holds(path, other) for other in DIMS if other != extractor):
             return None
         raise
+
+
+def _holds(path: Path, extractor: str) -> bool:
+    """Whether a file has statistics of this extractor's features."""
+    try:
+        return bool(read(path, extractor))
+    except FlowbenchError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Evaluation:
     @cached_property
     def pixels(self) -> Tensor:
         """The samples as uint8 images."""
-        return quantise(self.samples)
+        return torch.cat([quantise(part) for part in self.samples.split(1000)])
 
     def real(self, name: str) -> Reference:
         """What the features are held against; built once for all runs, and kept."""

@@ -32,7 +32,7 @@ def find(name: str, given: Mapping[str, Path]) -> Path | None:
         if not path.is_file():
             raise FlowbenchError(f"{source} the weights {path}, but there is no such file")
         return path
-    known = cache.folder("weights") / FILES[network]
+    known = cache.place("weights", FILES[network])
     return known if known.is_file() else None
 
 

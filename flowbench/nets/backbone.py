@@ -28,7 +28,7 @@ class Backbone(nn.Module):
 
     @property
     def output(self) -> nn.Module:
-        """The last convolution, whose weight the loss balancing of CTM looks at."""
+        """The last convolution, whose weight the loss balancing of CTM for CIFAR-10 looks at."""
         return self.model.get_submodule("output")
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:

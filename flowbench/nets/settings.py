@@ -135,19 +135,6 @@ class OpenAI(Settings):
 
 
 NETWORKS: dict[str, type[Settings]] = {cls.name: cls for cls in (DDPMpp, NCSNpp, ADM, OpenAI)}
-PRESETS: dict[str, Settings] = {
-    "cifar10": DDPMpp(),
-    "afhq64": DDPMpp(mult=(1, 2, 2, 2), dropout=0.25),
-    "imagenet64": ADM(),
-}
-
-
-def preset(name: str) -> Settings:
-    """The network of the papers for a data set: cifar10, afhq64 or imagenet64 (LMM, Table 6).
-
-    Dropout is EDM's (Table 7). Raises FlowbenchError for another name.
-    """
-    return PRESETS[options.choose("preset of a network called", name, PRESETS)]
 
 
 def parse(word: str) -> Settings:

@@ -350,12 +350,12 @@ def test_words_and_json_say_all_settings(word, expected):
     assert settings.from_json(json.loads(json.dumps(settings.to_json(expected)))) == expected
 
 
-def test_presets_are_the_networks_of_the_papers():
-    assert settings.preset("cifar10") == DDPMpp()
-    assert settings.preset("afhq64").mult == (1, 2, 2, 2)
-    assert settings.preset("imagenet64") == ADM()
-    with pytest.raises(FlowbenchError, match="did you mean cifar10"):
-        settings.preset("cifar")
+def test_data_sets_get_the_networks_of_the_papers():
+    from flowbench.data.catalogue import NETWORKS as CHOSEN
+
+    assert settings.parse(CHOSEN["afhq64"]) == DDPMpp(mult=(1, 2, 2, 2), dropout=0.25)
+    assert settings.parse(CHOSEN["ffhq64"]) == DDPMpp(mult=(1, 2, 2, 2), dropout=0.05)
+    assert settings.parse(CHOSEN["imagenet64"]) == ADM()
     assert all(cls().name == name for name, cls in NETWORKS.items())
 
 

@@ -15,7 +15,7 @@ class RectifiedFlow:
 
     @hookimpl
     def train(self, data, run):
-        net = nets.default(data)
+        net = nets.default(data).to(data.device)
 
         def loss(x, y):
             t, noise = torch.rand(len(x), device=x.device), torch.randn_like(x)
