@@ -35,7 +35,7 @@ def test_an_archive_in_edms_layout(tmp_path):
     assert isinstance(arrays.train, np.memmap) and isinstance(arrays.test, np.memmap)
     data = load("cifar10", arrays, "cpu")
     assert (data.train.values.numpy() == x).all()
-    assert data.train.labels.tolist() == y and data.classes == 4
+    assert data.train.labels.tolist() == y and data.classes == 10
     assert (data.test.values.numpy() == x[:2]).all() and data.test.labels.tolist() == y[:2]
 
 
@@ -208,3 +208,11 @@ def test_a_damaged_image_is_named_and_nothing_of_the_set_is_used(tmp_path):
     write_zip(tmp_path / "a.zip", images(2), extra={"00000/img1.png": good})
     os.utime(tmp_path / "a.zip", ns=(10**18, 10**18))
     assert len(by_path(tmp_path / "a.zip").train) == 3
+
+
+def test_a_known_set_has_its_classes_whatever_a_trial_holds(tmp_path):
+    write_zip(tmp_path / "cifar10-32x32.zip", images(3, 32), [0, 1, 2])
+    assert archive(tmp_path, "cifar10", "cifar10-32x32").classes == 10
+    write_zip(tmp_path / "imagenet-32x32.zip", images(3, 32), [0, 1, 1000])
+    with pytest.raises(FlowbenchError, match="a label 1000, and imagenet32 has 1000 classes"):
+        archive(tmp_path, "imagenet32", "imagenet-32x32")

@@ -343,3 +343,30 @@ def test_statistics_of_another_extractor_are_none(tmp_path):
     (tmp_path / "bad.npz").write_bytes(b"no statistics")
     with pytest.raises(FlowbenchError, match=r"bad\.npz"):
         statistics_of(tmp_path / "bad.npz", "inception")
+
+
+@pytest.mark.slow
+def test_lines_on_imagenet_64_go_through_every_stage(flowbench, tmp_path, inception):
+    """The real resolution, number of classes and kind of network, of a smaller width."""
+    write_zip(tmp_path / "imagenet-64x64.zip", smooth(24, 64), np.arange(24) * 43)
+    words = ["run", "lmm", "--dataset", "imagenet64", "--data-root", str(tmp_path)]
+    words += ["--network", "adm,blocks=1", "-o", "width=32", "-o", "pairs=4", "-o", "pair_steps=2"]
+    words += ["--steps", "2", "--batch", "4", "--samples", "4", "--nfe", "1,2"]
+    code, output = flowbench(*words, "--inception-weights", str(inception))
+    assert code == 0, output
+    store = Store.open_existing(f"sqlite:///{tmp_path / 'results.db'}")
+    found = {(m.score.name, m.score.nfe) for m in store.measured("imagenet64")}
+    assert {
+        ("train-seconds:pairs", -1),
+        ("train-seconds:lines", -1),
+        ("fid", 1),
+        ("S", -1),
+    } <= found
+    spec = store.measured("imagenet64", ["lmm"])[0].spec
+    assert (
+        spec.setting["network"]["mult"] == [1, 2, 3, 4] and spec.setting["network"]["blocks"] == 1
+    )
+    network = planning.plan(
+        Request("edm", "imagenet64", nfe=(), network="adm,blocks=1"), Setup(data_root=tmp_path)
+    ).data
+    assert network.classes == 1000 and network.shape == (3, 64, 64)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,13 @@ def archive(root: Path | None, name: str, stem: str, watch: Watch | None = None)
         test = None  # its images are among those to train on
     known = recipes.RECIPES.get(name)
     # Archives of sets without classes that others packed may call their folders labels.
-    labelled = known is None or known.classes != 0
-    return read(train, test, watch or ignore, labelled)
+    arrays = read(train, test, watch or ignore, known is None or known.classes != 0)
+    if known is None or not known.classes or not arrays.classes:
+        return arrays
+    if arrays.classes > known.classes:
+        worst = f"a label {arrays.classes - 1}, and {name} has {known.classes} classes"
+        raise FlowbenchError(f"{train} has {worst}: prepare it anew")
+    return replace(arrays, classes=known.classes)  # also where a trial lacks the last ones
 
 
 def _whole(path: Path) -> bool:
