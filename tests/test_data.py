@@ -330,3 +330,10 @@ def test_an_unknown_data_set_gets_the_nearest_name(flowbench):
 
 def test_every_data_set_of_the_catalogue_has_a_summary():
     assert all(entry.summary for entry in plugins.datasets().values())
+
+
+def test_a_map_that_does_not_fit_on_a_gpu_stays_a_map(tmp_path):
+    np.save(tmp_path / "x.npy", images(9))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    placed, _ = placement.place(mapped, None, "cuda:0", 0, None, True)
+    assert np.shares_memory(placed.numpy(), mapped), "16 GB would be pinned for ImageNet"

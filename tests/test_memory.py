@@ -144,7 +144,7 @@ def anonymous():
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 2**10
 
 path, device = sys.argv[1:]
-placement.home = lambda size, device, room: {"device": "cpu"}
+placement.home = lambda size, device, room: {"device": "cpu" if device == "cpu" else "cpu:0"}
 x = np.load(path, mmap_mode="c")
 load("warm", Arrays(x[:9]), device)
 before = anonymous()
