@@ -283,6 +283,9 @@ def test_what_needs_many_rows_is_not_asked_of_few(birds, inception):
     names = {metric.name for metric in protocol.metrics_for(planning.plan(request, setup), setup)}
     assert "kid" in names and "kid-subsets" not in names, "the set has 60 images"
     assert "fd-dinov2" not in names, "its weights are not here"
+    digits = planning.plan(Request("edm", "digits", nfe=(1,)), setup)
+    names = {metric.name for metric in protocol.metrics_for(digits, setup)}
+    assert "fid" not in names, "it means nothing on 8x8 pixels"
 
 
 def sampler(birds, folder, note=lambda text: None, watch=training.ignore):

@@ -5,6 +5,8 @@ from typing import Any
 
 from flowbench.records import Metric
 
+LEAST = 32  # pixels of a side
+
 
 def _fid(name: str) -> Callable[[Any], float]:
     def score(e) -> float:
@@ -63,8 +65,9 @@ def _extractor(e, name: str) -> dict[str, Any]:
     return {"extractor": e.extractor(name).protocol}
 
 
-def _is_image(data) -> bool:
-    return data.kind == "image"
+def _is_large(data) -> bool:
+    """Whether images are such that a network of ImageNet's photographs sees something in them."""
+    return data.kind == "image" and min(data.shape[1:]) >= LEAST
 
 
 def _metric(
@@ -72,7 +75,7 @@ def _metric(
 ) -> Metric:
     least, needs = more.pop("least", 2), more.pop("needs", "")
     protocol = more.pop("protocol", None) or _protocol(extractor, **more)
-    return Metric(name, score, goal, summary, _is_image, protocol, extractor, needs, least)
+    return Metric(name, score, goal, summary, _is_large, protocol, extractor, needs, least)
 
 
 METRICS = [
