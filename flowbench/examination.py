@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowbench import meters
 from flowbench.checkpoints import file_hash
+from flowbench.data.base import scattered
 from flowbench.environment import device_name
 from flowbench.metrics import likelihood
 from flowbench.metrics.evaluation import Evaluation
@@ -83,7 +84,7 @@ class Examination:
         if not any(key[0] == "floor" for key in self.todo):
             return
         if data.test is not None:
-            real = self._evaluation(data.test.spread(n)[0])
+            real = self._evaluation(data.test.draw(scattered(len(data.test), n))[0])
         else:
             against = against_for(self.plan, self.setup)
             real = TakenOut(torch.empty(0), data, against, n=n)

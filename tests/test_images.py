@@ -15,7 +15,7 @@ from test_imports import edm, pickled, random  # noqa: F401
 from flowbench import planning, protocol, runner, sampling, training
 from flowbench.checkpoints import read_tensors
 from flowbench.compare import named
-from flowbench.data.base import quantise
+from flowbench.data.base import quantise, scattered
 from flowbench.metrics.evaluation import Against, Evaluation, statistics_of
 from flowbench.metrics.frechet import frechet_distance
 from flowbench.metrics.references import Reference
@@ -252,7 +252,7 @@ def test_features_are_scored_with_their_protocol_floor_and_streams(
     pixels = read_tensors(sampled)[0]["samples"]
     e = Evaluation(pixels / 127.5 - 1, made.data, against)
     assert torch.equal(quantise(e.samples), pixels)
-    rows = made.data.train.values[torch.arange(30) * 60 // 30]
+    rows = made.data.train.values[scattered(60, 30)]
     features = e.extractor("inception")(rows).pool
     mine = frechet_distance(e.extracted("inception").pool, features)
     store = {(m.score.name, m.score.seed): m.score.value for m in store.measured("birds")}
@@ -268,7 +268,7 @@ def test_the_floor_of_data_that_hold_nothing_back_takes_images_out(monkeypatch):
     data = planning.load_data("digits", "cpu", None)
     floor = TakenOut(torch.empty(0), data, n=100)
     out = torch.zeros(400, dtype=torch.bool)
-    out[::4] = True
+    out[scattered(400, 100)] = True
     assert torch.equal(floor.extracted("inception").pool, features[out])
     assert torch.equal(floor.kept("inception"), features[~out])
     rest = Statistics.empty(5)
@@ -372,3 +372,10 @@ def test_lines_on_imagenet_64_go_through_every_stage(flowbench, tmp_path, incept
         Request("edm", "imagenet64", nfe=(), network="adm,blocks=1"), Setup(data_root=tmp_path)
     ).data
     assert network.classes == 1000 and network.shape == (3, 64, 64)
+
+
+def test_some_of_the_rows_are_of_all_classes():
+    labels = torch.arange(50_000) % 10
+    assert len(labels[scattered(50_000, 1000)].unique()) == 10
+    assert torch.equal(scattered(7, 9), torch.arange(7))
+    assert torch.equal(scattered(100, 30), scattered(100, 30).unique())

@@ -12,7 +12,7 @@ import torch
 from fake_extractor import DIMS, Fake, features_of
 
 from flowbench import cache, cli
-from flowbench.data.base import Split, spread
+from flowbench.data.base import Split, scattered, spread
 from flowbench.metrics import extractors, reference_building
 from flowbench.metrics.references import build, built, facts, find_built, read
 from flowbench.records import FlowbenchError, RunFailed
@@ -36,7 +36,7 @@ def make(extractor, rows=None, data="d" * 64, split="train", **more):
 
 def agrees(reference, rows=N):
     """Whether a reference is that of these rows, by NumPy."""
-    truth = features_of(IMAGES[spread(N, rows)]).numpy()
+    truth = features_of(IMAGES[scattered(N, rows)]).numpy()
     np.testing.assert_allclose(reference.pool.mean, truth.mean(0), rtol=1e-5)
     np.testing.assert_allclose(
         reference.pool.covariance, np.cov(truth, rowvar=False), rtol=1e-4, atol=1e-5

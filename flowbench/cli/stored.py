@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from flowbench import command_line, compare, environment, plugins, protocol, runner, trajectories
+from flowbench import (
+    command_line,
+    compare,
+    environment,
+    plugins,
+    protocol,
+    runner,
+    setting,
+    trajectories,
+)
 from flowbench.checkpoints import read_tensors
 from flowbench.data.base import Data
 from flowbench.noise import balanced_labels, unit_noise
@@ -79,7 +88,7 @@ def read(store, spec: Spec, place: Setup) -> Stored:
         )
     if not hasattr(method, "network"):
         raise FlowbenchError(f"{spec.method} has no network(data): it cannot be read from a file")
-    data = load(spec, place)
+    data = setting.dress(load(spec, place), spec.setting)
     file = find(store, spec, place.folder, "network")[-1]
     plan = Plan(spec, Protocol(OTHERWISE), (), method, data, weights=file)
     network = runner.train(plan, place, file.parent).network

@@ -12,7 +12,7 @@ from flowbench.data.placement import Facts, Moments, Reading, place, scale
 from flowbench.mixtures import Mixture
 
 __all__ = ["Arrays", "Data", "Facts", "Modes", "Moments", "Split", "load", "measure"]
-__all__ += ["quantise", "scale", "spread"]
+__all__ += ["quantise", "scale", "scattered", "spread"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,15 @@ def spread(total: int, n: int) -> Tensor:
     """`n` of `total` row numbers at equal distances: archives may be sorted by class."""
     n = min(n, total)
     return torch.arange(n) * total // n
+
+
+def scattered(total: int, n: int) -> Tensor:
+    """`n` of `total` row numbers, ascending, at random with a fixed seed.
+
+    Labels may repeat with a period, with which rows at equal distances would all be of one class.
+    """
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
+    return order[: min(n, total)].sort().values
 
 
 def quantise(x: Tensor) -> Tensor:

@@ -81,9 +81,9 @@ def _memorised(e) -> float:
 
 def _compared(e):
     """Which samples of many are held against which rows of a large training set."""
-    from flowbench.data.base import spread
+    from flowbench.data.base import scattered
 
-    return spread(len(e.samples), SAMPLES), spread(len(e.data.train), ROWS)
+    return scattered(len(e.samples), SAMPLES), scattered(len(e.data.train), ROWS)
 
 
 def _reference(e) -> dict:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from flowbench import cache
-from flowbench.data.base import Split, spread
+from flowbench.data.base import Split, scattered
 from flowbench.metrics.reference_building import Building, Note, intact, save
 from flowbench.metrics.statistics import Moments, Statistics
 from flowbench.records import FlowbenchError, digest
 from flowbench.training import Progress, ignore
 
-FORM = 1  # raise it when the same facts would give other numbers
+FORM = 2  # raise it when the same facts would give other numbers
 FILE = "reference.safetensors"
 
 
@@ -86,7 +86,7 @@ def build(
     note: Note = lambda text: None,
     label: str = "",
 ) -> Reference:
-    """The reference of `rows` images of a split at equal distances (None: all), made or found.
+    """The reference of `rows` images of a split, drawn with a fixed seed (None: all), or its file.
 
     `extractor` is a `metrics.extractors.Extractor`; `label` names the data in a listing. What a
     killed process has made is taken over; of two processes, one works and the other waits.
@@ -110,7 +110,7 @@ def _choose(split: Split, rows: int | None, label: str) -> Tensor:
     """The numbers of the rows to use."""
     if split.values.dtype != torch.uint8:
         raise FlowbenchError(f"{label or 'these data'} are no images, so they have no reference")
-    chosen = spread(len(split), len(split) if rows is None else rows)
+    chosen = scattered(len(split), len(split) if rows is None else rows)
     if len(chosen) < 2:
         raise FlowbenchError(f"a reference takes at least 2 images, not {len(chosen)}")
     return chosen

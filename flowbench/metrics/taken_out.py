@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowbench.data.base import spread
+from flowbench.data.base import scattered
 from flowbench.metrics.evaluation import Evaluation
 from flowbench.metrics.extractors import Features
 from flowbench.metrics.statistics import Moments, Statistics
@@ -19,7 +19,7 @@ def takes(metric: Metric) -> bool:
 
 @dataclass(frozen=True)
 class TakenOut(Evaluation):
-    """`n` images of the training split's reference at equal distances in the samples' place.
+    """`n` images of the training split's reference in the samples' place.
 
     They are taken out of the statistics and features that they are held against, so no image is
     compared with itself; no image goes through the network again.
@@ -50,5 +50,5 @@ class TakenOut(Evaluation):
 
     def _mask(self, features: Tensor) -> Tensor:
         mask = torch.zeros(len(features), dtype=torch.bool, device=features.device)
-        mask[spread(len(features), self.n)] = True
+        mask[scattered(len(features), self.n)] = True
         return mask
