@@ -59,15 +59,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_tensors` stored: (tensors, facts); raises FlowbenchError for another file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
         tensors = load_tensors(path.read_bytes())
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise FlowbenchError(f"{path} cannot be read as safetensors: {error}") from error
-    return tensors, facts
+    return tensors, read_facts(path)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts of `save_tensors` alone, from the header; raises FlowbenchError likewise."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return json.loads((file.metadata() or {}).get("facts", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FlowbenchError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def find_tensors(

@@ -11,15 +11,8 @@ from flowbench.records import RUN_LEVEL, Measured, Score, Spec, Tried, digest
 
 COUNTED = ("fid", "sfid", "fid-clean", "fd-dinov2")  # biased by the number of samples
 FULL = 50_000  # samples that a name without a number stands for
-HEADLINES = (
-    "fid",
-    "fd-clf",
-    "memorised",
-    "in-mode",
-    "fd",
-    "w2",
-    "S",
-)  # what `compare` shows unasked
+# What `compare` shows unasked.
+HEADLINES = ("fid", "fd-clf", "memorised", "in-mode", "fd", "w2", "S")
 OTHERWISE = ("sw2", "S")  # where there is none of them but S
 
 
@@ -63,7 +56,7 @@ class Group:
 class Section:
     """All that is known on one data set under one protocol: the only rows that share a table.
 
-    Metrics go by the names of `records.named`.
+    Metrics go by the names of `named`.
     """
 
     dataset: str
@@ -163,6 +156,14 @@ def labelled(measured: Iterable[Measured]) -> dict[str, str]:
     return labels
 
 
+def grouped(members: Mapping[str, Mapping[int, Spec]]) -> list[Group]:
+    """Rows of a table from the runs of each label by seed."""
+    return [
+        Group(label, specs[min(specs)], tuple(sorted(specs)))
+        for label, specs in sorted(members.items())
+    ]
+
+
 def _section(
     place: tuple, rows: list[Measured], labels: Mapping[str, str], goals: Mapping[str, str]
 ) -> Section:
@@ -182,10 +183,7 @@ def _section(
         values[label, name, row.score.nfe].append(row.score)
         if "weights" in row.score.protocol:
             section.protocols[name] = row.score.protocol
-    section.groups = [
-        Group(label, specs[min(specs)], tuple(sorted(specs)))
-        for label, specs in sorted(members.items())
-    ]
+    section.groups = grouped(members)
     section.floors = {name: _cell([score], goals) for name, score in floors.items()}
     cells = {key: _cell(scores, goals) for key, scores in values.items()}
     section.cells = _mark(cells, section.floors)

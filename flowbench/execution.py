@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flowbench import environment, planning, runner
+from flowbench import environment, planning, protocol, runner
 from flowbench.planning import Plan, Request, Setup
 from flowbench.records import Artifact, FlowbenchError, Score
 from flowbench.store import Store
@@ -70,7 +70,7 @@ def execute(
     try:
         with runner.claim(plan, setup, wait):
             done = {} if force else store.done(plan.spec, plan.protocol.seed)
-            todo = runner.missing(plan, setup, done)
+            todo = protocol.missing(runner.expected(plan, setup), plan, setup, done)
             if not todo:
                 return _settled(store, plan, say)
             surroundings = environment.capture(setup.device)

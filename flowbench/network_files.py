@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from flowbench import imports
-from flowbench.checkpoints import file_hash, read_tensors
+from flowbench.checkpoints import file_hash, read_facts, read_tensors
 from flowbench.data.base import Data
 from flowbench.nets import settings
 from flowbench.records import FlowbenchError, Spec
@@ -80,7 +80,7 @@ def _own(path: Path) -> Spec | None:
     """The Spec in the header of a file that `flowbench run` wrote."""
     if path.suffix != ".safetensors":
         return None
-    _, facts = read_tensors(path)
+    facts = read_facts(path)
     try:
         return Spec.from_json(facts["spec"]) if "import" not in facts else None
     except (KeyError, TypeError) as error:

@@ -40,7 +40,7 @@ def plan(request: Request, setup: Setup) -> Plan:
         changed = dict(student.spec.changed) | {"weights": f"{given.path.name}@{given.sha256[:8]}"}
         spec = dataclasses.replace(student.spec, changed=changed, weights=given.sha256)
         return dataclasses.replace(student, spec=spec, weights=given.path)
-    return _with_teacher(student, request, setup)
+    return _with_teacher(student, request, file, setup)
 
 
 def _method(request: Request, given: NetworkFile | None) -> Any:
@@ -150,13 +150,16 @@ def _protocol(request: Request, entry: Dataset) -> Protocol:
     return Protocol(samples, request.sample_seed, request.reference_rows)
 
 
-def _with_teacher(student: Plan, request: Request, setup: Setup) -> Plan:
+def _with_teacher(student: Plan, request: Request, file: NetworkFile | None, setup: Setup) -> Plan:
     default = getattr(student.method, "teacher", None)
     if default is None:
         if request.teacher is not None:
             raise FlowbenchError(f"{request.method} learns from data alone: it takes no --teacher")
         return student
-    teacher = _teacher(request.teacher or default, student, request, setup)
+    if file is not None:
+        teacher = _from_file(file, student, request, setup)
+    else:
+        teacher = _teacher(request.teacher or default, student, request, setup)
     if teacher.data.sha256 != student.data.sha256 and teacher.weights is None:
         raise FlowbenchError("the teacher was trained on other data than the student would be")
     changed = dict(student.spec.changed)
@@ -178,8 +181,6 @@ def _teacher(word: Any, student: Plan, request: Request, setup: Setup) -> Plan:
         return plan(dataclasses.replace(word, nfe=(), samples=None), setup)
     if isinstance(word, Spec):
         return again(word, setup)
-    if isinstance(word, Path):
-        return _from_file(word, student, request, setup)
     spec = student.spec
     steps, batch = spec.budget.steps, spec.budget.batch
     return plan(
@@ -228,12 +229,11 @@ def again(spec: Spec, setup: Setup) -> Plan:
     return today
 
 
-def _from_file(path: Path, student: Plan, request: Request, setup: Setup) -> Plan:
+def _from_file(file: NetworkFile, student: Plan, request: Request, setup: Setup) -> Plan:
     """A network from a file as a plan with nothing to train."""
-    file = network_files.look(path)
     if file.spec is not None and file.spec.dataset != student.spec.dataset:
         trained, wanted = file.spec.dataset, student.spec.dataset
-        raise FlowbenchError(f"{path} was trained on {trained}, not {wanted}")
+        raise FlowbenchError(f"{file.path} was trained on {trained}, not {wanted}")
     method = plugins.method(file.method, file.options)
     if not hasattr(method, "network"):
         raise FlowbenchError(f"{file.method} has no network(data): it cannot be read from a file")
@@ -245,5 +245,5 @@ def _from_file(path: Path, student: Plan, request: Request, setup: Setup) -> Pla
     )
     named = dataclasses.replace(spec, teacher=f"file:{file.sha256}")
     return dataclasses.replace(
-        student, spec=named, method=method, data=data, teacher=None, weights=path
+        student, spec=named, method=method, data=data, teacher=None, weights=file.path
     )

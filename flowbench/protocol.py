@@ -35,13 +35,22 @@ def against_for(plan: Plan, setup: Setup) -> Against:
     return Against(setup.weights, rows, file, setup.watch, setup.note)
 
 
-def current(plan: Plan, setup: Setup, key: Key, protocol: Mapping[str, Any]) -> bool:
-    """Whether a stored score is of the extractor and reference that would be used today."""
-    metric = next((m for m in metrics_for(plan, setup) if m.name == key[1]), None)
-    if metric is None or not metric.extractor:
-        return True
-    today = against_for(plan, setup).facts(metric, plan.data)
-    return all(protocol.get(name) == value for name, value in today.items())
+def missing(
+    expected: set[Key], plan: Plan, setup: Setup, done: Mapping[Key, Mapping[str, Any]]
+) -> set[Key]:
+    """What of `expected` is not there.
+
+    `done` maps the scores that are stored to their protocol: one of another extractor or reference
+    than would be used today is missing.
+    """
+    against = against_for(plan, setup)
+    today = {m.name: against.facts(m, plan.data) for m in metrics_for(plan, setup) if m.extractor}
+    current = {
+        key
+        for key, stored in done.items()
+        if all(stored.get(name) == value for name, value in today.get(key[1], {}).items())
+    }
+    return expected - current
 
 
 def floor_rows(plan: Plan) -> int:
@@ -72,7 +81,8 @@ def field_interval(plan: Plan, hook: Any) -> tuple[float, float] | None:
 
 def expected_scores(plan: Plan, setup: Setup, interval: tuple[float, float] | None) -> set[Key]:
     """Every score that the plan leads to, for a field that is defined on `interval`."""
-    names, n = [metric.name for metric in metrics_for(plan, setup)], plan.protocol.samples
+    metrics, n = metrics_for(plan, setup), plan.protocol.samples
+    names = [metric.name for metric in metrics]
     run_level = ["parameters", "train-seconds", "train-images"]
     run_level += ["S", "S2"] if interval else []
     run_level += ["nll"] if interval == WHOLE and likelihood_rows(plan) else []
@@ -81,7 +91,7 @@ def expected_scores(plan: Plan, setup: Setup, interval: tuple[float, float] | No
     keys |= {("model", name, nfe, 0) for name in COSTS for nfe in plan.nfe}
     keys |= {("model", name, nfe, n) for name in names + facts for nfe in plan.nfe}
     if floor_rows(plan):
-        enough = [m.name for m in metrics_for(plan, setup) if has_floor(m, plan, setup)]
+        enough = [metric.name for metric in metrics if has_floor(metric, plan, setup)]
         keys |= {("floor", name, RUN_LEVEL, floor_rows(plan)) for name in enough}
     return keys
 

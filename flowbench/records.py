@@ -119,8 +119,8 @@ class Spec:
 class Protocol:
     """How a trained network is examined: `samples` drawn from noise stream `seed`.
 
-    Features of images are held against `reference_rows` of the training split at equal distances
-    (None: all of them), or against the statistics of a file.
+    Features of images are held against `reference_rows` of the training split, drawn with a
+    fixed seed (None: all of them), or against the statistics of a file.
     """
 
     samples: int

@@ -15,7 +15,7 @@ from flowbench import meters, network_files, plugins
 from flowbench.checkpoints import save_tensors
 from flowbench.examination import Examination, describe
 from flowbench.planning import Plan, Setup
-from flowbench.protocol import Key, current, expected_scores, field_interval
+from flowbench.protocol import Key, expected_scores, field_interval
 from flowbench.records import Artifact, Diverged, FlowbenchError, RunFailed, Score
 from flowbench.teacher import Teacher
 from flowbench.training import Bill, Run, total
@@ -24,19 +24,6 @@ from flowbench.training import Bill, Run, total
 def hooks(plan: Plan) -> Any:
     """The hooks of one run: extensions, the method, and the meters outermost."""
     return plugins.manager(*plugins.extensions()[0], plan.method, meters).hook
-
-
-def missing(plan: Plan, setup: Setup, done: Mapping[Key, Mapping[str, Any]]) -> set[Key]:
-    """The scores that the plan leads to and that are not there.
-
-    `done` maps those that are to their protocol: one of another extractor or reference than
-    today's is missing.
-    """
-    return {
-        key
-        for key in expected(plan, setup)
-        if key not in done or not current(plan, setup, key, done[key])
-    }
 
 
 def expected(plan: Plan, setup: Setup) -> set[Key]:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flowbench.compare import COUNTED, Cell, Group, Section, labelled, named
+from flowbench.compare import COUNTED, Cell, Section, grouped, labelled, named
 from flowbench.records import RUN_LEVEL, Measured, Spec, digest
 
 Values = dict[int, dict[int, float]]  # training seed -> noise stream -> value
@@ -47,10 +47,7 @@ def _fill(section: Section, rows: list[Measured], labels: Mapping, goals: Mappin
         values[key][row.spec.seed][score.seed] = score.value
         prints[key].add(digest([score.name, score.n, dict(score.protocol)]))
         members[key[0]][row.spec.seed] = row.spec
-    section.groups = [
-        Group(label, specs[min(specs)], tuple(sorted(specs)))
-        for label, specs in sorted(members.items())
-    ]
+    section.groups = grouped(members)
     for (label, name, nfe), by_seed in values.items():
         whole = [list(some.values()) for some in by_seed.values()]
         if any(len(some) < len(section.streams) for some in whole) or name == "nfe":

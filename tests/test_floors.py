@@ -17,7 +17,7 @@ FLOORS = [
     LIBRARY | {"plugins", "store"},
     {"plans", "setting", "network_files", "datasets", "planning", "sampling", "protocol"}
     | {"examination", "runner", "compare", "command_line", "streams", "report", "testing"}
-    | {"suitefile", "suites", "verdicts", "execution", "agenda", "workers"},
+    | {"suitefile", "suites", "verdicts", "execution", "history", "agenda", "workers"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
@@ -25,7 +25,7 @@ FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 ORDER = [
     *["plans", "setting", "network_files", "datasets", "planning", "sampling", "protocol"],
     *["examination", "runner", "compare", "command_line", "streams", "suitefile", "suites"],
-    *["verdicts", "report", "execution", "agenda", "workers"],
+    *["verdicts", "report", "execution", "history", "agenda", "workers"],
 ]
 ROOMS = {
     "torch": LIBRARY

@@ -24,7 +24,9 @@ def ref() -> None:
     show_default=True,
     help="clean: Inception after clean-fid's resizing.",
 )
-@click.option("--rows", type=click.IntRange(2), help="Images at equal distances.  [default: all]")
+@click.option(
+    "--rows", type=click.IntRange(2), help="Images, drawn with a fixed seed.  [default: all]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option(
     "-o",

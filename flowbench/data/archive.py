@@ -44,7 +44,7 @@ def archive(root: Path | None, name: str, stem: str, watch: Watch | None = None)
         test = None  # its images are among those to train on
     known = recipes.RECIPES.get(name)
     # Archives of sets without classes that others packed may call their folders labels.
-    arrays = read(train, test, watch or ignore, known is None or known.classes != 0)
+    arrays = read(train, test, watch, known is None or known.classes != 0)
     if known is None or not known.classes or not arrays.classes:
         return arrays
     if arrays.classes > known.classes:
@@ -57,7 +57,7 @@ def _whole(path: Path) -> bool:
     return (manifest.find(path) or {}).get("split") == "all"
 
 
-def by_path(path: Path, watch: Watch = ignore) -> Arrays:
+def by_path(path: Path, watch: Watch | None = None) -> Arrays:
     """The images at `path`: an EDM zip, a folder with `images.npy`, or a folder of images.
 
     Nothing is held out. Raises Absent where nothing is there, FlowbenchError for other files.
@@ -67,8 +67,11 @@ def by_path(path: Path, watch: Watch = ignore) -> Arrays:
     return read(path, None, watch)
 
 
-def read(train: Path, test: Path | None, watch: Watch = ignore, labelled: bool = True) -> Arrays:
+def read(
+    train: Path, test: Path | None, watch: Watch | None = None, labelled: bool = True
+) -> Arrays:
     """Both splits as memory-mapped arrays, with the facts that were measured once."""
+    watch = watch or ignore
     images, labels, state = split(train, watch)
     held_out, held_labels, held_state = split(test, watch) if test else (None, None, "")
     if not labelled:

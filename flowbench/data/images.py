@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from flowbench.data import recipes
 from flowbench.records import Budget, Dataset, FlowbenchError
 
 BUDGET = Budget(steps=100_000, batch=512)  # what data sets of images cost by default
@@ -18,9 +19,8 @@ def find(name: str, root: Path | None) -> Path | None:
         if not path.exists():
             raise FlowbenchError(f"{path} is no archive and no folder of images")
         return path
-    words = (f"{name}.zip", f"{name}-train.zip", name, f"{name}-train")
-    beside = [root / word for word in words] if root is not None else []
-    return next((place for place in beside if place.exists()), None)
+    places = recipes.places(root, name) if root is not None else []
+    return next((place for place in places if place.exists()), None)
 
 
 def stem(path: Path) -> str:
@@ -39,7 +39,7 @@ def entry(path: Path) -> Dataset:
         if place.stem.endswith("-train"):
             held_out = place.with_name(f"{stem(place)}-test{place.suffix}")
             if held_out.exists():
-                return archive.read(place, held_out, watch or archive.ignore)
-        return archive.by_path(place, watch or archive.ignore)
+                return archive.read(place, held_out, watch)
+        return archive.by_path(place, watch)
 
     return Dataset(stem(path), f"the images of {path.name}", load, BUDGET, SAMPLES)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,12 @@ class Layout:
         if not self.attended:
             raise FlowbenchError(f"{path} does not tell the size of its images: nothing attends")
         return attending << self.attended[0]
+
+    def sizes(self, side: int) -> dict[str, Any]:
+        """The settings that every backbone shares, for images of `side` pixels."""
+        attention = tuple(side >> level for level in self.attended)
+        names = ("channels", "mult", "blocks")
+        return {**{name: getattr(self, name) for name in names}, "attention": attention}
 
 
 def layout(path: Path, tensors: Tensors) -> Layout:
@@ -131,10 +138,7 @@ def _adm(path: Path, found: Layout, side: int, dropout: float) -> Settings:
     return chosen(
         path,
         ADM,
-        channels=found.channels,
-        mult=found.mult,
-        blocks=found.blocks,
-        attention=tuple(side >> level for level in found.attended),
+        **found.sizes(side),
         dropout=dropout,
         time_scale=TIME_SCALE,
     )

@@ -20,10 +20,7 @@ def read_torchcfm(path: Path, tensors: Mapping[str, Tensor]) -> Imported:
     network = chosen(
         path,
         OpenAI,
-        channels=found.channels,
-        mult=found.mult,
-        blocks=found.blocks,
-        attention=tuple(side >> level for level in found.attended),
+        **found.sizes(side),
         scale_shift=found.scale_shift,
         resblock_updown=found.resblock_updown,
     )

@@ -26,8 +26,8 @@ REFERENCE_ROWS = 50_000
 class Against:
     """What features of images are held against: the training split, or statistics of a file.
 
-    `weights` are files by extractor; `rows` of the training split are taken at
-    equal distances, None: all. Statistics of a `file` take the place of the split for the metrics
+    `weights` are files by extractor; `rows` of the training split are drawn
+    with a fixed seed, None: all. Statistics of a `file` take the place of the split for the metrics
     that need no more than mean and covariance.
     """
 

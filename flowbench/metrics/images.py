@@ -45,24 +45,16 @@ def _share(name: str) -> Callable[[Any], float]:
     return lambda e: getattr(e.manifold, name)
 
 
-def _protocol(name: str, **more: Any) -> Callable[[Any], dict[str, Any]]:
-    """What a number of this extractor depends on; `more` are the metric's own settings."""
-
-    def protocol(e) -> dict[str, Any]:
-        return {**e.against.facts(_BY_EXTRACTOR[name], e.data), **more, **_extractor(e, name)}
-
-    return protocol
+def _protocol(extractor: str, **more: Any) -> Callable[[Any], dict[str, Any]]:
+    """What a number depends on beside weights and reference; `more` are the metric's settings."""
+    return lambda e: {**more, "extractor": e.extractor(extractor).protocol}
 
 
 def _logits_protocol(e) -> dict[str, Any]:
     from flowbench.metrics import scores
 
     settings = {"splits": scores.SPLITS, "shuffle": scores.SEED, "logits": "unbiased"}
-    return {"weights": e.extractor("inception").sha256, **settings, **_extractor(e, "inception")}
-
-
-def _extractor(e, name: str) -> dict[str, Any]:
-    return {"extractor": e.extractor(name).protocol}
+    return _protocol("inception", **settings)(e)
 
 
 def _is_large(data) -> bool:
@@ -141,4 +133,3 @@ METRICS = [
         "dinov2",
     ),
 ]
-_BY_EXTRACTOR = {metric.extractor: metric for metric in reversed(METRICS) if not metric.needs}

@@ -24,7 +24,7 @@ class Known:
     @property
     def place(self) -> Path:
         """Where a download lies, and where the metrics look for it."""
-        return cache.folder("weights") / FILES[self.name]
+        return cache.place("weights", FILES[self.name])
 
     @property
     def instead(self) -> str:

@@ -1,6 +1,5 @@
 """Reference statistics of real images: made once for data and extractor, kept in the cache."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowbench import cache
+from flowbench.checkpoints import read_facts
 from flowbench.data.base import Split, scattered
 from flowbench.metrics.reference_building import Building, Note, intact, save
 from flowbench.metrics.statistics import Moments, Statistics
@@ -58,12 +58,9 @@ def built() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def read_header(path: Path) -> dict[str, Any] | None:
     """The header of a file that `build` has made, or None for another."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, "np") as file:
-            header = json.loads((file.metadata() or {})["facts"])
-    except (SafetensorError, OSError, ValueError, KeyError):
+        header = read_facts(path)
+    except FlowbenchError:
         return None
     return header if isinstance(header, dict) and {"facts", "label"} <= header.keys() else None
 

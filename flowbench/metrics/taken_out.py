@@ -8,7 +8,7 @@ from torch import Tensor
 from flowbench.data.base import scattered
 from flowbench.metrics.evaluation import Evaluation
 from flowbench.metrics.extractors import Features
-from flowbench.metrics.statistics import Moments, Statistics
+from flowbench.metrics.statistics import Statistics
 from flowbench.records import Metric
 
 
@@ -41,7 +41,7 @@ class TakenOut(Evaluation):
         whole = Statistics(real.n, real.pool.mean, real.pool.covariance * (real.n - 1))
         out = Statistics.empty(len(real.pool.mean))
         out.add(real.features[self._mask(real.features)])
-        return Moments(*whole.without(out).moments)
+        return whole.without(out).moments
 
     def kept(self, name: str) -> Tensor:
         """The reference's features without theirs."""
