@@ -2,14 +2,14 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import requests
 
-from flowbench import cli, download
+from flowbench import cli, download, known_weights, weights
 from flowbench.download import fetch
-from flowbench.metrics import known_weights
 from flowbench.records import Absent, FlowbenchError
 
 CONTENT = bytes(range(256)) * 2000
@@ -185,14 +185,14 @@ def command(flowbench, monkeypatch, server):
     """`flowbench weights`, with Inception at the server of this test."""
     monkeypatch.setitem(cli.COMMANDS, "weights", "weights")
     inception = known_weights.KNOWN["inception"]
-    here = known_weights.Known("inception", "", server.url, SHA256[:8], inception.licence)
+    here = replace(inception, summary="", url=server.url, sha256=SHA256[:8])
     monkeypatch.setitem(known_weights.KNOWN, "inception", here)
     return flowbench
 
 
 def test_weights_are_listed_and_downloaded(command):
     code, listed = command("weights", "list")
-    assert code == 0 and listed.count("not here") == 2
+    assert code == 0 and listed.count("not here") == 5
     assert "flowbench weights download inception, or give --inception-weights FILE" in listed
     code, output = command("weights", "download", "inception")
     assert code == 0 and f"SHA-256 {SHA256}" in output
@@ -205,3 +205,29 @@ def test_weights_without_a_checksum_are_not_downloaded(command):
     assert code == 2 and "no checksum" in output and "FLOWBENCH_DINOV2" in output
     code, output = command("weights", "download", "inceptoin")
     assert code == 2 and "did you mean inception?" in output
+
+
+def test_networks_of_losses_are_listed_apart_and_found(flowbench, monkeypatch, tmp_path):
+    listed = flowbench("weights", "list")[1]
+    metrics, losses = listed.split("For losses of images:\n")
+    assert metrics.startswith("For metrics of images:\n  inception: ")
+    assert [line.split(":")[0] for line in losses.splitlines() if not line.startswith("   ")] == [
+        "  vgg16",
+        "  deit",
+        "  efficientnet",
+    ]
+    assert "flowbench weights download vgg16, or give --feature-weights vgg16=FILE, set" in losses
+    for known in known_weights.KNOWN.values():
+        assert known.url.endswith("/" + known.file) and known.sha256 in known.file
+    known = known_weights.KNOWN["deit"]
+    assert weights.find("deit", {}) is None
+    known.place.parent.mkdir(parents=True)
+    known.place.write_bytes(b"1")
+    (tmp_path / "own").write_bytes(b"2")
+    assert weights.find("deit", {}) == known.place
+    monkeypatch.setenv("FLOWBENCH_DEIT", str(tmp_path / "own"))
+    assert weights.find("deit", {}) == tmp_path / "own"
+    assert weights.find("deit", {"deit": known.place}) == known.place
+    monkeypatch.setenv("FLOWBENCH_DEIT", str(tmp_path / "nowhere"))
+    with pytest.raises(FlowbenchError, match=r"FLOWBENCH_DEIT names the weights .* no such file"):
+        weights.find("deit", {})

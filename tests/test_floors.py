@@ -10,23 +10,22 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = {
     *["augment", "average", "cache", "checkpoints", "coordinates", "coupling", "data", "download"],
     *["environment", "fitting", "imports", "meters", "metrics", "mixtures", "nets", "noise"],
-    *["noise_levels", "options", "pairs", "solvers", "teacher", "training", "trajectories"],
+    *["noise_levels", "options", "pair_files", "pairs", "solvers", "teacher", "training"],
+    *["trajectories", "known_weights", "losses", "optimizers", "weights"],
 }
+# Rooms of one floor that may build on each other, from the bottom up.
+ORDER = [
+    *["plans", "presets", "resolution", "setting", "network_files", "datasets", "planning"],
+    *["sampling", "protocol", "examination", "runner", "compare", "command_line", "streams"],
+    *["suitefile", "suites", "verdicts", "report", "execution", "history", "agenda", "workers"],
+]
 FLOORS = [
     {"records", "hookspecs"},
     LIBRARY | {"plugins", "store"},
-    {"plans", "setting", "network_files", "datasets", "planning", "sampling", "protocol"}
-    | {"examination", "runner", "compare", "command_line", "streams", "report", "testing"}
-    | {"suitefile", "suites", "verdicts", "execution", "history", "agenda", "workers"},
+    {*ORDER, "testing"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
-# Rooms of one floor that may build on each other, from the bottom up.
-ORDER = [
-    *["plans", "setting", "network_files", "datasets", "planning", "sampling", "protocol"],
-    *["examination", "runner", "compare", "command_line", "streams", "suitefile", "suites"],
-    *["verdicts", "report", "execution", "history", "agenda", "workers"],
-]
 ROOMS = {
     "torch": LIBRARY
     | {"sampling", "examination", "runner", "execution", "testing", "network_files"},
@@ -34,7 +33,7 @@ ROOMS = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "click": {"cli"},
-    "pydantic": {"options", "suitefile", "suites"},
+    "pydantic": {"options", "presets", "suitefile", "suites"},
     "multiprocessing": {"workers"},
     "rich": {"cli", "report"},
     "matplotlib": {"report"},

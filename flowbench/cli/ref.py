@@ -66,8 +66,8 @@ def _note(text: str) -> None:
 
 def _weights(extractor: str, found: dict[str, Path]) -> Path:
     """The file of weights of an extractor; raises Absent with how to supply it."""
-    from flowbench.metrics.known_weights import KNOWN
-    from flowbench.metrics.weights import NETWORKS
+    from flowbench.known_weights import KNOWN
+    from flowbench.weights import NETWORKS
 
     known = KNOWN[NETWORKS[extractor]]
     if known.name not in found:

@@ -89,12 +89,45 @@ clean = click.option(
 )
 
 
+feature_weights = click.option(
+    "--feature-weights",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="For the losses of lmm, ctm: see `flowbench weights list`.",
+)
+
+
 def extractors(inception: Path | None, dinov2: Path | None, clean: bool = True) -> dict[str, Path]:
     """The files of weights by feature extractor: given, or downloaded before."""
-    from flowbench.metrics.weights import find
+    return _found(("inception", *(["clean"] if clean else []), "dinov2"), inception, dinov2)
 
-    given = {name: path for name, path in (("inception", inception), ("dinov2", dinov2)) if path}
-    names = ("inception", *(["clean"] if clean else []), "dinov2")
+
+def pretrained(
+    inception: Path | None = None,
+    dinov2: Path | None = None,
+    clean: bool = False,
+    losses: tuple[str, ...] = (),
+) -> dict[str, Path]:
+    """The files of weights by feature extractor, and by network that losses look through.
+
+    `losses` are words NAME=FILE; raises FlowbenchError for other forms and names.
+    """
+    from flowbench import options
+    from flowbench.known_weights import KNOWN, LOSSES
+
+    names = [known.name for known in KNOWN.values() if known.use == LOSSES]
+    given = assignments(losses, "--feature-weights")
+    for name in given:
+        options.choose("feature network", name, names)
+    files = {name: Path(file) for name, file in given.items()}
+    return extractors(inception, dinov2, clean) | _found(names, None, None, files)
+
+
+def _found(names, inception, dinov2, others=None) -> dict[str, Path]:
+    from flowbench.weights import find
+
+    given = {"inception": inception, "dinov2": dinov2, **(others or {})}
+    given = {name: path for name, path in given.items() if path}
     found = {name: find(name, given) for name in names}
     return {name: path.resolve() for name, path in found.items() if path is not None}
 
@@ -111,14 +144,14 @@ def runs_folder(db: str, folder: Path | None) -> Path:
     return (folder or beside).resolve()
 
 
-def assignments(words: tuple[str, ...]) -> dict[str, str]:
-    """Options as typed, `name=value`; raises FlowbenchError for other forms or doubles."""
+def assignments(words: tuple[str, ...], option: str = "-o") -> dict[str, str]:
+    """Words as typed, `name=value`; raises FlowbenchError for other forms or doubles."""
     options: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise FlowbenchError(f"-o takes name=value, not {word!r}")
+            raise FlowbenchError(f"{option} takes name=value, not {word!r}")
         if name in options:
-            raise FlowbenchError(f"-o {name} is given twice")
+            raise FlowbenchError(f"{option} {name} is given twice")
         options[name] = value
     return options

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowbench.metrics import weights
+from flowbench import weights
 
 SIZE, PATCH = 224, 14
 GRID = SIZE // PATCH

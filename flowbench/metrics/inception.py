@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flowbench.metrics import weights
+from flowbench import weights
 
 SIZE = 299
 CHANNELS = 7  # of the spatial features: the first of `mixed_6/conv` in TensorFlow's graph

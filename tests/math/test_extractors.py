@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flowbench import cache
-from flowbench.metrics import dinov2, extractors, inception, weights
+from flowbench import cache, known_weights, weights
+from flowbench.metrics import dinov2, extractors, inception
 from flowbench.records import FlowbenchError
 
 
@@ -185,7 +185,9 @@ def refused(path: Path, name: str = "inception") -> str:
     with pytest.raises(FlowbenchError) as caught:
         extractors.load.__wrapped__(name, path, "cpu")
     message = str(caught.value)
-    assert "\n" not in message and str(path) in message and weights.FILES[name] in message
+    assert (
+        "\n" not in message and str(path) in message and known_weights.KNOWN[name].file in message
+    )
     return message
 
 

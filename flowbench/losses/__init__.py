@@ -1,0 +1,1 @@
+"""Losses that stand on pretrained networks, and losses that are learned."""
