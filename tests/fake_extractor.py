@@ -12,7 +12,7 @@ DIMS = 6
 class Fake:
     """Random projections of pixels, as an `Extractor`; `fail_after` images it raises."""
 
-    name, device = "fake", "cpu"
+    name, device, batch = "fake", "cpu", 0
 
     def __init__(self, fail_after=None, spatial=True, seed=0, failure=KeyboardInterrupt):
         generator = torch.Generator().manual_seed(seed)

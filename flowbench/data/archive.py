@@ -45,11 +45,18 @@ def archive(root: Path | None, name: str, stem: str, watch: Watch | None = None)
     known = recipes.RECIPES.get(name)
     # Archives of sets without classes that others packed may call their folders labels.
     arrays = read(train, test, watch, known is None or known.classes != 0)
-    if known is None or not known.classes or not arrays.classes:
+    return arrays if known is None else _completed(arrays, known, train)
+
+
+def _completed(arrays: Arrays, known: recipes.Recipe, path: Path) -> Arrays:
+    """The arrays with what is known of a set: its classes, and the classifier of its images."""
+    if arrays.train.shape[1:] == (3, known.side, known.side):
+        arrays = replace(arrays, classifier=known.classifier)
+    if not known.classes or not arrays.classes:
         return arrays
     if arrays.classes > known.classes:
-        worst = f"a label {arrays.classes - 1}, and {name} has {known.classes} classes"
-        raise FlowbenchError(f"{train} has {worst}: prepare it anew")
+        worst = f"a label {arrays.classes - 1}, and {known.name} has {known.classes} classes"
+        raise FlowbenchError(f"{path} has {worst}: prepare it anew")
     return replace(arrays, classes=known.classes)  # also where a trial lacks the last ones
 
 

@@ -22,7 +22,7 @@ class Recipe:
     `stem` names its archives; `side` is its height and width in pixels (0: that of the first
     image); `counts` the number of images of each split; `classes` 0 where it has no labels, None
     where the source decides; `reader` the form of its source besides an EDM zip; `get` says where
-    the source comes from.
+    the source comes from; `classifier` names shipped weights for `fd-clf` and `is-clf`.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Recipe:
     reader: str = "folder"
     get: str = ""
     remark: str = ""
+    classifier: str | None = None
 
     def split(self, word: str | None) -> str:
         """The split that `word` means; raises FlowbenchError where it is unknown or open."""
@@ -54,6 +55,7 @@ def stem(recipe: Recipe, split: str) -> str:
 
 ILSVRC = {"train": 1_281_167, "test": 50_000}
 CIFAR = {"train": 50_000, "test": 10_000}
+PHOTOGRAPHS = "classifier_cifar10"
 KAGGLE = "ILSVRC2012 (register at image-net.org or Kaggle): the folder that holds train/nXXXXXXXX/"
 SMALL = "Imagenet{0}_train_npz and Imagenet{0}_val_npz (register at image-net.org), unzipped"
 
@@ -69,6 +71,7 @@ RECIPES = {
             classes=10,
             reader="cifar",
             get="cifar-10-python.tar.gz, by `flowbench data download cifar10`",
+            classifier=PHOTOGRAPHS,
         ),
         Recipe(
             "cifar10-jpeg",
@@ -79,6 +82,7 @@ RECIPES = {
             classes=10,
             get="a folder of JPEG images by class",
             remark="re-encoded as JPEG: not comparable with published CIFAR-10 numbers",
+            classifier=PHOTOGRAPHS,
         ),
         Recipe(
             "imagenet64",

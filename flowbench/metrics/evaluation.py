@@ -174,21 +174,35 @@ class Evaluation:
         assert self.data.classifier is not None
         return classifier.load(self.data.classifier, self.data.device)
 
+    @property
+    def _small(self) -> Extractor:
+        """The same as an extractor."""
+        assert self.data.classifier is not None
+        return classifier.extractor(self.data.classifier, self.data.device)
+
     @cached_property
+    def _classified(self) -> Features:
+        return extract(self._small, self.pixels, watch=self.against.watch)
+
+    @property
     def features(self) -> Tensor:
-        """Classifier features of the samples (n, 64)."""
-        return self._features(self.samples)
+        """Classifier features of the samples (n, d)."""
+        return self._classified.pool
+
+    @property
+    def logits(self) -> Tensor:
+        """Class logits of the samples (n, classes)."""
+        assert self._classified.logits is not None
+        return self._classified.logits
 
     @cached_property
     def reference_features(self) -> Tensor:
-        """Classifier features of the reference (m, 64)."""
-        return self._features(self.reference)
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """Class logits of the samples (n, classes)."""
-        return self.network.output(self.features)
-
-    @torch.no_grad()
-    def _features(self, x: Tensor) -> Tensor:
-        return torch.cat([self.network.features(part) for part in x.split(512)])
+        """Classifier features of the reference (m, d); made once for all runs, and kept."""
+        made = build(
+            *(self.data.train, self.data.sha256, "train", self._small),
+            watch=self.against.watch,
+            note=self.against.note,
+            label=self.data.name,
+        )
+        assert made.features is not None
+        return made.features.to(self.data.device)

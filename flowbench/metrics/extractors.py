@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from flowbench.checkpoints import file_hash
 from flowbench.metrics import dinov2, inception
-from flowbench.metrics.weights import find
 from flowbench.records import FlowbenchError
 from flowbench.training import Progress, ignore
+from flowbench.weights import find
 
 __all__ = ["Extractor", "Features", "extract", "find", "load", "stream"]
 
@@ -52,6 +52,7 @@ class Extractor:
     device: str
     prepare: Callable[[Tensor], Tensor]
     network: nn.Module
+    batch: int = 0  # images at a time; 0: few on a CPU, many on a GPU
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
@@ -109,10 +110,11 @@ def stream(
 ) -> Iterator[Features]:
     """Features batch by batch, for sets that are larger than memory.
 
-    `batch` is 8 on a CPU and 250 on a GPU if not given. `watch` hears of every batch; of blocks
-    it is not told how many there are.
+    `batch` is the extractor's if not given, or 8 on a CPU and 250 on a GPU. `watch` hears of every
+    batch; of blocks it is not told how many there are.
     """
-    size = batch or (GPU_BATCH if extractor.device.startswith("cuda") else CPU_BATCH)
+    usual = GPU_BATCH if extractor.device.startswith("cuda") else CPU_BATCH
+    size = batch or extractor.batch or usual
     blocks, total = ([images], len(images)) if isinstance(images, Tensor) else (images, 0)
     done, start = 0, time.monotonic()
     for part in (part for block in blocks for part in block.split(size)):
