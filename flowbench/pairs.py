@@ -1,25 +1,38 @@
-"""Pairs (noise, sample) that a teacher's sampler makes once, kept and reused by key."""
+"""Pairs (noise, sample) that a teacher's sampler makes once, kept and reused by key.
 
+Small sets are held on the device in float32. Large ones stay on the disk: their samples are
+float16, and noise is not stored but drawn again, as it is fixed by seed and index.
+"""
+
+import gc
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from flowbench import noise_levels, solvers
-from flowbench.checkpoints import find_tensors, save_tensors
+from flowbench.checkpoints import read_tensors
+from flowbench.data.base import spread
+from flowbench.data.rows import Clock
 from flowbench.metrics.modes import share_within
 from flowbench.noise import PAIRS, balanced_labels, unit_noise
-from flowbench.records import digest
-from flowbench.training import Progress, Run
+from flowbench.pair_files import Held, Made, Mapped, Shards, map_tensors, parts
+from flowbench.records import Diverged, FlowbenchError, RunFailed, digest
+from flowbench.training import Run
 
 BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
 GPU_BATCH = 500
 TEACHER_SHARE = 0.8
+LIMIT = 2**30  # bytes of noise and samples in float32, above which a set is large
+FILE, LARGE_FILE = (1000, 2**22), (8192, 2**26)  # at most so many pairs, and numbers of samples
+LOOKED_AT = 4096  # samples of a large set that are held against the known modes
+CHECKED = 4  # pairs of a large set that the teacher makes again when they are found
+ROUNDING, WRONG = 0.01, 0.1  # how far off, over their root mean square: a note, an error
 Sampler = Callable[[Tensor, Tensor | None], Tensor]
 Start = Callable[[range], tuple[Tensor, Tensor | None]]
 
@@ -29,8 +42,9 @@ class Pairs:
 
     `sample(noise, labels)` maps unit noise to data; `facts()` names everything the pairs depend
     on besides `n` and the seed (the teacher's hash, the sampler and its steps): their key. Pairs
-    are made in shards, each written when it is done, so an interrupted making goes on. They are
-    float32 and not clipped: rounding them to pixels would teach the student the rounding.
+    are made in shards, each written when it is done: an interrupted making goes on, and processes
+    that make the same pairs share the work. They are neither clipped nor rounded to pixels: that
+    would teach the student the rounding.
 
     `start(indices)` gives other states to start from than noise, with their labels; with
     `inverse`, those are data and `sample` finds the noise that they came from.
@@ -50,94 +64,167 @@ class Pairs:
         self.start, self.inverse = start or self._noise, inverse
         self.run = run.stage("inverse-pairs" if inverse else "pairs")
         self.shape, self.classes, self.device = data.shape, data.classes, data.device
-        self.shard = max(1, min(n, 2**22 // max(1, torch.Size(self.shape).numel()), 1000))
+        self.numbers = max(1, torch.Size(self.shape).numel())
+        self.large = run.folder is not None and 8 * n * self.numbers > LIMIT
+        self.redrawn = self.large and start is None  # noise that is not stored
+        most, size = LARGE_FILE if self.large else FILE
+        self.shard = max(1, min(n, most, size // self.numbers))
+        self.batch = GPU_BATCH if self.device.startswith("cuda") else BATCH
         self.modes = data.modes
-        self.tensors: dict[str, Tensor] = {}
+        self.held: Any = None  # Held or Mapped, once they are prepared
+        self.files: Shards | None = None
 
     def __len__(self) -> int:
         return self.n
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(noise, sample, label) of the given pairs, on the device."""
+        return self.held.draw(rows)
+
+    def expect(self, rows: Tensor) -> None:
+        """Begin to read these rows, which will be drawn next, where reading takes time."""
+        self.held.expect(rows)
+
+    def prepare(self) -> None:
+        """Make what is missing, then hold all pairs on the device, or map them.
+
+        Raises FlowbenchError where the disk has no room for them, or where pairs that were found
+        do not fit to their noise or their teacher; Diverged for samples that are not finite.
+        """
+        if self.held is not None:
+            return
+        if self.run.folder is None:
+            clock = Clock("pairs", self.run.watch)
+            made = [self._make(part, clock, part.start) for part in parts(self.n, self.shard)]
+        else:
+            self.files = self._files(self.run.folder.parent)
+            own = self._fill(self.files)
+            made = self.files.load(map_tensors if self.large else read_tensors)
+        self._hold([tensors for tensors, _ in made])
+        if self.large and self.files:
+            self._check(self.files, [facts for _, facts in made], alien=own < len(made))
+        self.run.charge(seconds=sum(facts["seconds"] for _, facts in made), images=self.n)
+        self._look()
+
+    def _files(self, folder: Path) -> Shards:
+        """The files of these pairs, in a folder that is named after all they depend on."""
+        facts = {**self.facts(), "n": self.n, "seed": self.run.seed, "shard": self.shard}
+        facts |= {"dtype": "float16"} if self.large else {}
+        facts = json.loads(json.dumps(facts))  # as the header of a file gives it back
+        folder = folder / f"pairs-{digest(facts)[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Shards(folder, facts, self.n, self.shard, self.run.note)
+
+    def _fill(self, files: Shards) -> int:
+        """Make what is missing, together with other processes; returns how many files were made."""
+        each = 2 if self.redrawn else 6 if self.large else 8
+        files.require_room(self.numbers * each + 8 * bool(self.classes))
+        clock = Clock("pairs", self.run.watch, first=files.done)
+
+        def make(part: range) -> Made:
+            return self._make(part, clock, files.done)
+
+        return files.fill(make, lambda: clock(files.done, self.n))
+
+    def _hold(self, shards: list[dict[str, Tensor]]) -> None:
+        names = ("noise", "sample", "label") if self.classes else ("noise", "sample")
+        if not self.large:
+            self.held = Held(shards, names, self.device)
+        else:
+            noise = self._redraw if self.redrawn else None
+            self.held = Mapped(shards, names, self.device, self.shard, noise)
 
     def _noise(self, indices: range) -> tuple[Tensor, Tensor | None]:
         """Unit noise of these indices and balanced labels."""
         noise = unit_noise(self.run.seed, indices, self.shape, device=self.device, use=PAIRS)
         return noise, balanced_labels(indices, self.classes, self.device)
 
-    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(noise, sample, label) of the given pairs, on the device."""
-        rows = rows.to(self.device)
-        label = self.tensors["label"][rows] if self.classes else None
-        return self.tensors["noise"][rows], self.tensors["sample"][rows], label
+    def _redraw(self, indices: list[int]) -> Tensor:
+        """The noise that these pairs were made of, on the host."""
+        return unit_noise(self.run.seed, indices, self.shape, use=PAIRS)
 
-    def prepare(self) -> None:
-        """Make what is missing, then hold all pairs on the device."""
-        if self.tensors:
+    def _make(self, part: range, clock: Clock, done: int) -> Made:
+        """The tensors of a shard on the host, and what it has cost; `done` pairs are there."""
+        begun = time.monotonic()
+        states, labels = self.start(part)
+        ends = self._ends(states, labels, lambda n: clock(min(done + n, self.n), self.n))
+        first, second = ("sample", "noise") if self.inverse else ("noise", "sample")
+        tensors = {second: ends}
+        if not self.redrawn:
+            tensors[first] = states.cpu()
+        if labels is not None:
+            tensors["label"] = labels.cpu()
+        facts: dict[str, Any] = {"seconds": time.monotonic() - begun}
+        if self.redrawn:
+            facts["noise"] = self._checksum(part)
+        return tensors, facts
+
+    def _ends(self, states: Tensor, labels: Tensor | None, watch: Callable[[int], None]) -> Tensor:
+        """What the teacher makes of `states`, on the host in the type of the files."""
+        ends: list[Tensor] = []
+        done = 0
+        while done < len(states):
+            rows = slice(done, done + self.batch)
+            try:
+                some = self.sample(states[rows], None if labels is None else labels[rows])
+            except torch.OutOfMemoryError:
+                self._halve()
+                continue
+            ends.append((some.half() if self.large else some).cpu())
+            if not ends[-1].isfinite().all():
+                raise Diverged("the teacher's samples are not finite, so they make no pairs")
+            done += len(ends[-1])
+            watch(done)
+        return torch.cat(ends)
+
+    def _halve(self) -> None:
+        """Make fewer together from now on."""
+        if self.batch == 1:
+            raise RunFailed("the device has no room to make a single pair: use another")
+        self.batch //= 2
+        self.run.note(f"the device is full: {self.batch} pairs are made together from here on")
+        gc.collect()  # the frames of the failed try hold each other, and what it has used
+
+    def _checksum(self, part: range) -> str:
+        """What the first noises of a shard hash to here."""
+        first = self._redraw(list(part[:CHECKED]))
+        return hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
+
+    def _check(self, files: Shards, headers: list[Mapping[str, Any]], alien: bool) -> None:
+        """Raise FlowbenchError where the noise that is drawn, or the teacher, does not fit."""
+        for part, header in zip(files.parts, headers, strict=True):
+            if self.redrawn and header.get("noise") != self._checksum(part):
+                path, folder = files.path(part), files.folder
+                raise FlowbenchError(f"{path} was made of other noise than here: delete {folder}")
+        if not alien:
             return
-        facts = {**self.facts(), "n": self.n, "seed": self.run.seed, "shard": self.shard}
-        facts = json.loads(json.dumps(facts))  # as the header of a file gives it back
-        folder = self.run.folder and self.run.folder.parent / f"pairs-{digest(facts)[:16]}"
-        if folder is None:
-            shards = [self._make(start) for start in self._starts]
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock"):
-                shards = [self._find(folder, start, facts) for start in self._starts]
-        names = ("noise", "sample", "label") if self.classes else ("noise", "sample")
-        self.tensors = {
-            name: torch.cat([tensors[name] for tensors, _ in shards]).to(self.device)
-            for name in names
-        }
-        self.run.charge(seconds=sum(seconds for _, seconds in shards), images=self.n)
-        self._look()
+        noise, x, labels = self.draw(spread(self.n, CHECKED))
+        states, ends = (x, noise) if self.inverse else (noise, x)
+        off = (self.sample(states, labels) - ends).flatten(1).square().mean(1).sqrt().max()
+        error = (off / ends.square().mean().sqrt()).item()
+        if not error <= WRONG:
+            raise FlowbenchError(
+                f"these pairs do not come from this teacher: delete {files.folder}"
+            )
+        if error > ROUNDING:
+            self.run.note(
+                f"the teacher makes pairs here that are {error:.1%} off those of the files"
+            )
 
     def _look(self) -> None:
         """Say so if the teacher has missed the modes of the data, where those are known.
 
         Undertrained teachers fit one Gaussian to a mixture; Frechet distance does not show it.
         """
-        flat = self.tensors["sample"].shape[1:] == self.shape
-        if self.modes is not None and flat and not self.inverse:
-            share = share_within(self.tensors["sample"], self.modes)
-            if share < TEACHER_SHARE:
-                self.run.note(
-                    f"only {share:.0%} of the teacher's samples lie within 3 standard deviations of"
-                    " a mode: it is trained too little, and its student will not be better"
-                )
-
-    @property
-    def _starts(self) -> range:
-        return range(0, self.n, self.shard)
-
-    def _find(self, folder: Path, start: int, facts: dict) -> tuple[dict[str, Tensor], float]:
-        path = folder / f"{start:09d}.safetensors"
-        tensors, header = find_tensors(path, self.run.note) or ({}, {})
-        if header.get("facts") == facts:
-            return tensors, header["seconds"]
-        tensors, seconds = self._make(start)
-        save_tensors(path, tensors, {"facts": facts, "seconds": seconds})
-        return tensors, seconds
-
-    def _make(self, start: int) -> tuple[dict[str, Tensor], float]:
-        begun = time.monotonic()
-        indices = range(start, min(start + self.shard, self.n))
-        states, labels = self.start(indices)
-        ends = torch.cat([self.sample(*some) for some in _parts(states, labels)])
-        first, second = ("sample", "noise") if self.inverse else ("noise", "sample")
-        tensors = {first: states, second: ends}
-        if labels is not None:
-            tensors["label"] = labels
-        seconds = time.monotonic() - begun
-        rate = len(indices) / max(seconds, 1e-9)
-        left = (self.n - indices.stop) / rate
-        self.run.watch(Progress("pairs", indices.stop, self.n, rate=rate, seconds_left=left))
-        return {name: tensor.cpu() for name, tensor in tensors.items()}, seconds
-
-
-def _parts(noise: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of a size at which processors are fastest."""
-    size = GPU_BATCH if noise.is_cuda else BATCH
-    for start in range(0, len(noise), size):
-        rows = slice(start, start + size)
-        yield noise[rows], None if labels is None else labels[rows]
+        if self.modes is None or self.inverse:
+            return
+        x = self.draw(spread(self.n, LOOKED_AT if self.large else self.n))[1]
+        share = share_within(x, self.modes) if x.shape[1:] == self.shape else 1.0
+        if share < TEACHER_SHARE:
+            self.run.note(
+                f"only {share:.0%} of the teacher's samples lie within 3 standard deviations of"
+                " a mode: it is trained too little, and its student will not be better"
+            )
 
 
 def heun_pairs(teacher, data, run: Run, n: int, levels: int, low: float, high: float) -> Pairs:

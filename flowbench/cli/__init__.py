@@ -10,6 +10,7 @@ from flowbench.records import FlowbenchError
 
 COMMANDS = {
     "run": "run",
+    "pairs": "pairs",
     "compare": "tables",
     "report": "tables",
     "show": "show",

@@ -21,19 +21,28 @@ def drawer(source: Any, size: int) -> Callable[[torch.Generator, bool], tuple]:
     def order(generator: torch.Generator) -> Tensor:
         return torch.randint(len(source), (size,), generator=generator)
 
+    def orders(generator: torch.Generator, more: bool) -> tuple[Tensor, Tensor | None]:
+        # A copy of the generator tells what comes next, so a checkpoint knows nothing of it.
+        rows, copy = order(generator), torch.Generator()
+        copy.set_state(generator.get_state())
+        return rows, order(copy) if more else None
+
+    if hasattr(source, "expect"):
+        return lambda generator, more: draw_and_expect(source, *orders(generator, more))
     draw = getattr(source, "draw_for_training", source.draw)
     plain = isinstance(source, Split) and type(source).draw is Split.draw
     if not plain or source.here:
         return lambda generator, more: draw(order(generator))
     ahead = Ahead(source, size)
+    return lambda generator, more: ahead.draw(*orders(generator, more))
 
-    def draw_ahead(generator: torch.Generator, more: bool) -> tuple:
-        # A copy of the generator tells what comes next, so a checkpoint knows nothing of it.
-        rows, copy = order(generator), torch.Generator()
-        copy.set_state(generator.get_state())
-        return ahead.draw(rows, order(copy) if more else None)
 
-    return draw_ahead
+def draw_and_expect(source: Any, rows: Tensor, following: Tensor | None) -> tuple:
+    """A batch of a source that can read what follows while the caller computes."""
+    batch = source.draw(rows)
+    if following is not None:
+        source.expect(following)
+    return batch
 
 
 class Lane:
