@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from flowbench.compare import Section
 from flowbench.records import Dataset, Spec
 
-OF_THE_RUN = ("teacher", "weights", "network", "precision", "augment", "unconditional")  # dashes
+OF_THE_RUN = (  # written with dashes
+    *("teacher", "weights", "network", "precision", "augment", "unconditional"),
+    *("optimizer", "preset", "steps", "images", "batch"),
+)
 
 
 def command(
@@ -20,7 +23,7 @@ def command(
     words = ["flowbench", "run", spec.method, "--dataset", spec.dataset]
     words += ["--nfe", ",".join(str(nfe or "auto") for nfe in nfes)]
     words += ["--seed", ",".join(map(str, seeds))]
-    if default is None or spec.budget != default.budget:
+    if "preset" not in spec.changed and (default is None or spec.budget != default.budget):
         words += ["--steps", str(spec.budget.steps), "--batch", str(spec.budget.batch)]
     if default is None or section.n != default.samples:
         words += ["--samples", str(section.n)]

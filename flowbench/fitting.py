@@ -1,4 +1,5 @@
-"""One step of an optimiser, whatever the memory and the precision allow: in parts, scaled, retried.
+"""The loop that most methods train by, and its step, whatever memory and precision allow: in parts,
+scaled, retried.
 
 Losses are means over rows, so the gradients of parts add up to those of the batch. But the random
 numbers that a loss draws differ, so runs of different part sizes agree in law only, not number by
@@ -6,14 +7,14 @@ number; and that only for parts of a multiple of 8 rows, because some losses div
 """
 
 import gc
-import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from flowbench import meters
+from flowbench.average import Average
 from flowbench.records import Diverged, RunFailed
 
 if TYPE_CHECKING:
@@ -194,9 +195,49 @@ def set_random_state(state: dict[str, Tensor], device: str) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def ramp_and_cosine(step: int, steps: int, warmup: int) -> float:
-    """The factor on the step size: linear to 1 over `warmup` steps, then a cosine to 0."""
-    warmup = min(warmup, steps // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+class Opponent(Protocol):
+    """A second network that is trained in turns with the first, such as a discriminator."""
+
+    def turn(self) -> bool: ...
+
+    def step(self, batch: tuple) -> Tensor: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    source: Any,
+    run: "Run",
+    *,
+    lr: float = 2e-3,
+    ema: float = 0.999,
+    average: Average | None = None,
+    rival: Opponent | None = None,
+) -> nn.Module:
+    """Minimise `loss(*batch)` over batches of `source`; return the averaged network.
+
+    `run.optimizer` says how, with the step size `lr`. A caller's own `average` lets the loss use it
+    as a target network. At every `rival.turn()` the rival steps instead.
+    """
+    average = Average(net, ema) if average is None else average
+    recipe, steps = run.optimizer, run.budget.steps
+    average.ramp, average.warmup = recipe.ramp, recipe.warmup
+    optimizer = recipe.build(net.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: recipe.factor(k, steps))
+    step = Step(net, loss, optimizer, schedule, run, recipe.largest)
+    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
+    beside = {"source": source if hasattr(source, "state_dict") else None}
+    beside |= {"scaler": step.scaler, "rival": rival}
+    parts |= {name: part for name, part in beside.items() if part is not None}
+    for batch in run.batches(source, **parts):
+        if rival is not None and rival.turn():
+            value = rival.step(batch)
+        else:
+            value = step(batch)
+            average.update(net)
+        run.log(value)
+    return average.net

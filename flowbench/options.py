@@ -90,6 +90,36 @@ def values(method: Any) -> dict[str, Any]:
     return to_jsonable_python(dataclasses.asdict(method))
 
 
+def parse_word(kind: str, word: str, classes: Mapping[str, type]) -> Any:
+    """An instance from a word: "ddpmpp", or "adm,channels=64,mult=1-2" with what differs.
+
+    `classes` are dataclasses by name. Raises FlowbenchError for a name or value that is not there.
+    """
+    name, *parts = word.split(",")
+    cls = classes[choose(kind, name, classes)]
+    types, words = typing.get_type_hints(cls), {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise FlowbenchError(
+                f"{kind} {word}: write NAME=VALUE instead of {part!r}, and a list as 1-2-2"
+            )
+        several = typing.get_origin(types.get(option)) is tuple
+        words[option] = [n for n in value.split("-") if n] if several else value
+    return cls(**parse(f"{kind} {name}", cls, words))
+
+
+def to_word(instance: Any) -> str:
+    """The shortest word that `parse_word` reads as this instance, which has a `name`."""
+    parts = [instance.name]
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if value != field.default:
+            text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            parts.append(f"{field.name}={text}")
+    return ",".join(parts)
+
+
 def describe(cls: type) -> list[Option]:
     """The options of a method class, each with its type, default and the comment on its line."""
     types, comments = typing.get_type_hints(cls), dict(_comments(cls))

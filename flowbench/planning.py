@@ -4,43 +4,60 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from flowbench import network_files, options, plugins, setting
+from flowbench import network_files, options, plugins, presets, resolution, setting
 from flowbench.data import base
 from flowbench.datasets import dataset, load_data
 from flowbench.network_files import NetworkFile
 from flowbench.plans import Plan, Request, Setup
-from flowbench.records import ADAPTIVE, Budget, Dataset, FlowbenchError, Protocol, Spec
+from flowbench.records import Budget, Dataset, FlowbenchError, Spec
 
-__all__ = ["Plan", "Request", "Setup", "again", "dataset", "load_data", "plan", "refuse"]
+__all__ = ["Plan", "Request", "Setup", "again", "dataset", "load_data", "plan"]
 
 # Options that a teacher which is trained for its student takes over from it.
 SHARED = ("width", "sigma_min", "sigma_max")
+BUDGET = ("steps", "images", "batch")  # words that say it
 
 
 def plan(request: Request, setup: Setup) -> Plan:
     """Turn words into a plan; raises FlowbenchError for whatever is wrong with them."""
+    words, request = request, presets.fill(request)
     entry = dataset(request.dataset, setup.data_root)
     given = None if request.weights is None else network_files.look(request.weights)
-    method = _method(request, given)
-    refuse(request, method)
+    method = _method(request if given is None else words, given)
+    resolution.refuse(request, method)
     file = given or _teacher_file(request)
     data, chosen, changed = _dressed(request, entry, method, file, setup)
-    spec = _spec(request, method, data, _budget(request, entry.budget), chosen, changed)
+    resolution.refuse_data(request, method, data)
+    frozen = resolution.frozen(request, method, setup) if given is None else {}
+    chosen |= {"weights": resolution.hashes(frozen)} if frozen else {}
+    spec = _spec(words, method, data, resolution.budget(request, entry.budget), chosen, changed)
     if file is not None and file.facts:
         word = "teacher" if given is None else "weights"
         spec = dataclasses.replace(spec, sources={word: dict(file.facts)})
     student = Plan(
         spec=spec,
-        protocol=_protocol(request, entry),
-        nfe=tuple(dict.fromkeys(request.nfe)),
+        protocol=resolution.protocol(request, entry.samples),
+        nfe=resolution.nfes(request),
         method=method,
         data=data,
+        frozen=frozen,
     )
     if given is not None:
         changed = dict(student.spec.changed) | {"weights": f"{given.path.name}@{given.sha256[:8]}"}
         spec = dataclasses.replace(student.spec, changed=changed, weights=given.sha256)
         return dataclasses.replace(student, spec=spec, weights=given.path)
-    return _with_teacher(student, request, file, setup)
+    student = _with_teacher(student, words, file, setup)
+    return dataclasses.replace(student, trained=_trained(student, words, setup))
+
+
+def _trained(student: Plan, request: Request, setup: Setup) -> Plan | None:
+    """The run with the method's sampling options at their defaults, which has the same network."""
+    method, usual = student.method, type(student.method)()
+    names = getattr(method, "sampling_options", ())
+    other = {n: getattr(usual, n) for n in names if getattr(method, n) != getattr(usual, n)}
+    if not other:
+        return None
+    return plan(dataclasses.replace(request, options={**request.options, **other}, nfe=()), setup)
 
 
 def _method(request: Request, given: NetworkFile | None) -> Any:
@@ -77,6 +94,7 @@ def _dressed(
         precision=request.precision,
         augmentation=request.augment,
         unconditional=request.unconditional or (file is not None and file.unlabelled),
+        optimizer=request.optimizer,
         like=None if file is None else file.network,
         student=student,
     )
@@ -91,33 +109,15 @@ def _dressed(
     return data, chosen, changed
 
 
-def refuse(request: Request, method: Any) -> None:
-    """Raise FlowbenchError, before anything is trained, for what `method` cannot do."""
-    for hook in ("train", "sample"):
-        if not callable(getattr(method, hook, None)):
-            raise FlowbenchError(f"{request.method} has no hook {hook}, so it is no method")
-    reason_for = getattr(method, "refuses", lambda nfe: None)
-    for nfe in request.nfe:
-        if nfe < ADAPTIVE:
-            raise FlowbenchError(f"--nfe takes numbers from 1, or auto, not {nfe}")
-        reason = reason_for(nfe or None)
-        if reason is None and nfe == ADAPTIVE and not hasattr(method, "refuses"):
-            reason = "it has no adaptive solver: give --nfe a number"
-        if reason:
-            raise FlowbenchError(
-                f"{request.method} cannot sample with --nfe {nfe or 'auto'}: {reason}"
-            )
-
-
 def _spec(
     request: Request,
     method: Any,
     data: base.Data,
     budget: Budget,
     chosen_setting: dict[str, Any],
-    changed: dict[str, Any],
+    asked: dict[str, Any],
 ) -> Spec:
-    chosen, defaults = options.values(method), options.values(type(method)())
+    chosen = options.values(method)
     point = plugins.methods().get(request.method)
     return Spec(
         method=request.method,
@@ -125,7 +125,7 @@ def _spec(
         seed=request.seed,
         budget=budget,
         options=chosen,
-        changed={k: v for k, v in chosen.items() if v != defaults[k]} | changed,
+        changed=_changed(request, method, asked),
         data=data.sha256,
         code=plugins.code_hash(type(method)),
         version=plugins.origin(point) if point else "",
@@ -133,21 +133,19 @@ def _spec(
     )
 
 
-def _budget(request: Request, default: Budget) -> Budget:
-    batch = request.batch or default.batch
-    if request.steps and request.images:
-        raise FlowbenchError("--steps and --images are two ways to say one thing: give one")
-    steps = request.steps or (request.images // batch if request.images else default.steps)
-    return Budget(steps, batch)
-
-
-def _protocol(request: Request, entry: Dataset) -> Protocol:
-    samples = entry.samples if request.samples is None else request.samples
-    if samples < 2:
-        raise FlowbenchError(f"--samples takes at least 2, not {samples}")
-    if request.reference_rows is not None and request.reference_rows < 2:
-        raise FlowbenchError(f"--reference-rows takes at least 2, not {request.reference_rows}")
-    return Protocol(samples, request.sample_seed, request.reference_rows)
+def _changed(request: Request, method: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the user chose otherwise than the preset, or than the defaults where there is none."""
+    chosen, usual = options.values(method), options.values(type(method)())
+    if request.preset is None:
+        return {name: v for name, v in chosen.items() if v != usual[name]} | asked
+    said = {
+        name: value.value
+        for name, value in presets.get(request.method, request.preset).options.items()
+    }
+    usual |= options.values(plugins.method(request.method, said))
+    changed = {name: value for name, value in chosen.items() if value != usual[name]}
+    typed = {name: getattr(request, name) for name in (*setting.WORDS, *BUDGET)}
+    return changed | {k: v for k, v in typed.items() if v} | {"preset": request.preset}
 
 
 def _with_teacher(student: Plan, request: Request, file: NetworkFile | None, setup: Setup) -> Plan:
@@ -181,22 +179,13 @@ def _teacher(word: Any, student: Plan, request: Request, setup: Setup) -> Plan:
         return plan(dataclasses.replace(word, nfe=(), samples=None), setup)
     if isinstance(word, Spec):
         return again(word, setup)
-    spec = student.spec
-    steps, batch = spec.budget.steps, spec.budget.batch
-    return plan(
-        dataclasses.replace(
-            request,
-            method=word,
-            steps=steps,
-            images=None,
-            batch=batch,
-            options=_for_teacher(word, student),
-            teacher=None,
-            samples=None,
-            nfe=(),
-        ),
-        setup,
-    )
+    if word == request.method or request.preset not in presets.of(word):
+        budget = student.spec.budget
+        request = dataclasses.replace(presets.fill(request), preset=None, images=None)
+        request = dataclasses.replace(request, steps=budget.steps, batch=budget.batch)
+    request = dataclasses.replace(request, teacher=None, samples=None, nfe=())
+    wanted = _for_teacher(word, student)
+    return plan(dataclasses.replace(request, method=word, options=wanted), setup)
 
 
 def _for_teacher(word: str, student: Plan) -> dict[str, Any]:
@@ -216,17 +205,27 @@ def again(spec: Spec, setup: Setup) -> Plan:
     """The plan of a stored run; raises FlowbenchError if it cannot be made with today's code."""
     changed = spec.changed
     word = changed.get("teacher")
+    said = {name: changed[name] for name in (*setting.WORDS, "preset") if name in changed}
     request = Request(
-        *(spec.method, spec.dataset, spec.seed, spec.budget.steps, None, spec.budget.batch),
+        spec.method,
+        spec.dataset,
+        spec.seed,
         options=dict(spec.options),
         teacher=word if word in plugins.methods() else None,
         nfe=(),
-        **{name: changed[name] for name in setting.WORDS if name in changed},
     )
+    request = dataclasses.replace(request, **_budget_words(spec), **said)
     today = plan(request, setup)
     if today.spec.key != spec.key:
         raise FlowbenchError(f"{spec.name} was made with other code, data or teacher than today's")
     return today
+
+
+def _budget_words(spec: Spec) -> dict[str, Any]:
+    """What the user said about the budget; all of it where there is no preset to fill it in."""
+    if "preset" in spec.changed:
+        return {name: spec.changed[name] for name in BUDGET if name in spec.changed}
+    return {"steps": spec.budget.steps, "batch": spec.budget.batch}
 
 
 def _from_file(file: NetworkFile, student: Plan, request: Request, setup: Setup) -> Plan:

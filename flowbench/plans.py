@@ -14,9 +14,10 @@ from flowbench.training import Progress, ignore
 class Setup:
     """The machine's side of a run: none of it may change a number beyond rounding.
 
-    `every` is the time in seconds between checkpoints. `weights` are the files of feature
-    extractors by name, `reference` a file of statistics to hold features against. `micro_batch`
-    examples go through a training step at once; None: all, or what fits.
+    `every` is the time in seconds between checkpoints. `weights` are the files of pretrained
+    networks by name, of feature extractors and of losses, `reference` a file of statistics to hold
+    features against. `micro_batch` examples go through a training step at once; None: all, or what
+    fits.
     """
 
     device: str = "cpu"
@@ -33,7 +34,7 @@ class Setup:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a user asked for; None takes the data set's or the method's default.
+    """What a user asked for; None takes what the preset, the data set or the method says.
 
     `dataset` is a name, or the path of an archive or a folder of images. `teacher` is the name of a
     method, a file of weights, the Spec of an earlier run, or the Request of a run that may still
@@ -50,13 +51,15 @@ class Request:
     teacher: "str | Path | Spec | Request | None" = None
     samples: int | None = None
     sample_seed: int = 0
-    nfe: tuple[int, ...] = (1, 2, 4, 8)
+    nfe: tuple[int, ...] | None = None
     network: str | None = None
     precision: str | None = None
     augment: str | None = None
     unconditional: bool = False
     weights: Path | None = None
     reference_rows: int | None = None
+    optimizer: str | None = None
+    preset: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Plan:
     data: Data
     teacher: "Plan | None" = None
     weights: Path | None = None  # of a network that is taken from a file instead of trained
+    trained: "Plan | None" = None  # the run whose network this one samples in another way
+    frozen: Mapping[str, Path] = dataclasses.field(default_factory=dict)  # of the losses' networks
 
     def folder(self, setup: Setup, generation: int = 1) -> Path:
         """Where checkpoints and samples lie; each `--force` gets a folder of its own."""

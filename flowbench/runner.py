@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from flowbench import meters, network_files, plugins
+from flowbench import meters, network_files, optimizers, plugins
 from flowbench.checkpoints import save_tensors
 from flowbench.examination import Examination, describe
 from flowbench.planning import Plan, Setup
@@ -62,8 +62,11 @@ def run(
     spends other than asked.
     """
     folder = plan.folder(setup, generation)
+    if generation > 1:  # what is forced is trained anew
+        plan = replace(plan, trained=None)
     trained = train(plan, setup, folder)
-    yield describe("network", folder / "network.safetensors", setup)
+    source = folder if plan.trained is None else plan.trained.folder(setup)
+    yield describe("network", source / "network.safetensors", setup)
     examination = Examination(plan, setup, folder, hooks(plan), trained.network, todo)
     yield from examination.costs(trained.bill, trained.measure)
     yield from examination.floors()
@@ -85,18 +88,10 @@ def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
     """The plan's network, trained or restored."""
     if plan.weights is not None:
         return _read_network(plan, plan.weights, folder)
-    run = Run(
-        budget=plan.spec.budget,
-        folder=folder,
-        seed=plan.spec.seed,
-        device=setup.device,
-        every=setup.every,
-        watch=setup.watch,
-        note=setup.note,
-        augment=plan.data.train.augment is not None,
-        micro_batch=setup.micro_batch,
-        compile=setup.compile,
-    )
+    if plan.trained is not None:
+        with claim(plan.trained, setup, wait=True):
+            return train(plan.trained, setup, plan.trained.folder(setup))
+    run = _run(plan, setup, folder)
     folder.mkdir(parents=True, exist_ok=True)
     teacher = None if plan.teacher is None else make_teacher(plan.teacher, setup, run)
     torch.manual_seed(plan.spec.seed)
@@ -109,6 +104,24 @@ def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
     facts = {"spec": asdict(plan.spec), "bill": run.bill}
     save_tensors(folder / "network.safetensors", network.state_dict(), facts)
     return Trained(network, run.bill, lambda: hook.measure(network=network, **given) or {})
+
+
+def _run(plan: Plan, setup: Setup, folder: Path) -> Run:
+    """What the method trains over."""
+    return Run(
+        budget=plan.spec.budget,
+        folder=folder,
+        seed=plan.spec.seed,
+        device=setup.device,
+        every=setup.every,
+        watch=setup.watch,
+        note=setup.note,
+        augment=plan.data.train.augment is not None,
+        micro_batch=setup.micro_batch,
+        compile=setup.compile,
+        optimizer=optimizers.parse(plan.spec.setting.get("optimizer", optimizers.DEFAULT.name)),
+        weights=plan.frozen,
+    )
 
 
 def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:

@@ -1,4 +1,4 @@
-"""How a run sees its data: the backbone of its networks, augmentation, labels.
+"""How a run sees its data: the backbone of its networks, augmentation, labels; how it is trained.
 
 All methods on a data set share these, so they belong to the run and not to a method's options.
 Small data have none: their networks follow from their shape alone.
@@ -8,14 +8,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flowbench import augment
+from flowbench import augment, optimizers, options
 from flowbench.data.base import Data
 from flowbench.nets import backbone, settings
 from flowbench.records import Dataset, FlowbenchError
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 SIGMA_DATA = 0.5  # EDM's, for all images
-WORDS = ("network", "precision", "augment", "unconditional")  # what a user may choose
+WORDS = ("network", "precision", "augment", "unconditional", "optimizer")  # what a user may choose
 SMALL = "small"  # the word for the backbone of small data
 LARGE = 32  # the side from which images get EDM's backbones
 
@@ -28,35 +28,44 @@ def resolve(
     precision: str | None = None,
     augmentation: str | None = None,
     unconditional: bool = False,
+    optimizer: str | None = None,
     like: Any = None,
     student: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(setting, what of it the user chose) of a run on `data`.
 
-    The first three are a user's words. Unless the user names a backbone, it is `like` that of a
-    file, or the data set's; a `student` copies a function, so it has no dropout unasked.
+    Network, precision, augmentation and optimizer are a user's words. Unless the user names a
+    backbone, it is `like` that of a file, or the data set's; a `student` copies a function, so it
+    has no dropout unasked.
     """
-    word = network or default_network(entry, data)
-    chosen = settings.parse(word) if word != SMALL else None
-    chosen = like if like is not None and network is None else chosen
-    if student and chosen is not None and "dropout" not in (network or ""):
-        chosen = dataclasses.replace(chosen, dropout=0.0)
-    chosen, augmented = _precise(chosen, precision), augment.parse(augmentation or "none")
-    setting: dict[str, Any] = {}
-    if chosen is not None:
-        setting["network"] = settings.to_json(chosen)
-    if augmented is not None:
-        setting["augment"] = augmented.word
-    if unconditional and data.classes:
-        setting["unconditional"] = True
+    chosen = _precise(_backbone(data, entry, network, like, student), precision)
+    augmented = augment.parse(augmentation or "none")
+    moved = optimizers.parse(optimizer or optimizers.DEFAULT.name)
+    parts = {
+        "network": chosen and settings.to_json(chosen),
+        "augment": augmented and augmented.word,
+        "unconditional": unconditional and bool(data.classes),
+        "optimizer": options.to_word(moved) if moved != optimizers.DEFAULT else None,
+    }
+    setting = {name: part for name, part in parts.items() if part}
     return setting, _asked(setting, network, precision)
+
+
+def _backbone(data: Data, entry: Dataset, word: str | None, like: Any, student: bool) -> Any:
+    """The settings of the backbone, None for the small networks."""
+    name = word or default_network(entry, data)
+    chosen = settings.parse(name) if name != SMALL else None
+    chosen = like if like is not None and word is None else chosen
+    if student and chosen is not None and "dropout" not in (word or ""):
+        chosen = dataclasses.replace(chosen, dropout=0.0)
+    return chosen
 
 
 def _asked(
     setting: Mapping[str, Any], network: str | None, precision: str | None
 ) -> dict[str, Any]:
     """What of a setting is not the data set's default, in the words of the command line."""
-    words = {name: setting.get(name) for name in ("augment", "unconditional")}
+    words = {name: setting.get(name) for name in ("augment", "unconditional", "optimizer")}
     words |= {"network": network, "precision": precision}
     return {name: word for name, word in words.items() if word}
 
@@ -72,8 +81,13 @@ def default_network(entry: Dataset, data: Data) -> str:
 def _precise(chosen: Any, precision: str | None) -> Any:
     if precision is None:
         return chosen
+    if chosen is None and precision == "fp32":  # as small networks are
+        return None
     if chosen is None:
-        raise FlowbenchError("--precision goes with a large backbone, such as --network ddpmpp")
+        raise FlowbenchError(
+            f"--precision {precision} goes with a large backbone, such as --network ddpmpp: take"
+            " fp32"
+        )
     return dataclasses.replace(chosen, precision=PRECISIONS.get(precision, precision))
 
 
@@ -95,6 +109,7 @@ def dress(data: Data, setting: Mapping[str, Any], std: float | None = None) -> D
     if augmented is not None and augmented.mode == "edm" and not getattr(network, "augment", 0):
         raise FlowbenchError(
             "--augment edm needs a backbone that is told of it: add --network ddpmpp, or take flip"
+            " or none"
         )
     classes = 0 if setting.get("unconditional") else data.classes
     if not classes:

@@ -6,11 +6,12 @@ float64, as in EDM. Times reach the network as (B,).
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from flowbench.coordinates import Field
+from flowbench.coordinates import Field, like
 
 
 @torch.no_grad()
@@ -144,3 +145,13 @@ def sigma_heun(
             moved = state + (target - level) / 2 * (first + slope(moved, target))
         state = moved
     return state.to(x.dtype)
+
+
+def heun_paths(denoiser: Field, x: Tensor, labels: Tensor | None, levels: Tensor) -> Tensor:
+    """Heun's rule down `levels` (K + 1, B), a path of its own for each row of `x` (B, *shape)."""
+    for t, u in pairwise(levels):
+        slope = (x - denoiser(x, t, labels)) / like(t, x)
+        step = like(u - t, x)
+        moved = x + step * slope
+        x = x + step / 2 * (slope + (moved - denoiser(moved, u, labels)) / like(u, x))
+    return x

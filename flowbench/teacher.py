@@ -1,12 +1,15 @@
 """The trained model that a distilling method learns from, made only when it is needed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor, nn
 
 from flowbench.checkpoints import weights_hash
 from flowbench.coordinates import Field, denoiser_of
+from flowbench.data.base import Split
+from flowbench.records import FlowbenchError
 
 
 class Teacher:
@@ -43,3 +46,36 @@ class Teacher:
     def denoiser(self) -> Field:
         """The same as a denoiser (x, sigma, labels) -> clean data."""
         return denoiser_of(self.velocity)
+
+
+@dataclass(frozen=True)
+class Taught(Split):
+    """Rows of data, drawn when `teacher` is there.
+
+    Made only inside the first loss, it would spend the student's random numbers.
+    """
+
+    teacher: Teacher | None = None
+
+    def prepare(self) -> None:
+        """Train the teacher, or find it."""
+        _ = self.teacher and self.teacher.network
+
+
+def copy_weights(source: nn.Module, net: nn.Module, new: str = "") -> None:
+    """Start `net`, a student's denoiser, from its teacher's network `source`.
+
+    Weights with `new` in their names may be missing there, and stay as they are. Raises
+    FlowbenchError where the networks differ, or predict something else.
+    """
+    try:
+        if source.form != "edm" or net.form not in ("edm", "cm"):  # "cm" differs by sigma_min only
+            raise RuntimeError("another preconditioning")
+        missing, others = net.load_state_dict(source.state_dict(), strict=False)
+        if others or not all(new and new in name for name in missing):
+            raise RuntimeError("another network")
+    except (AttributeError, RuntimeError) as error:
+        raise FlowbenchError(
+            "start=teacher needs an edm teacher of the same network and width; else add"
+            " -o start=random"
+        ) from error

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from flowbench.average import Average
 from flowbench.checkpoints import load_state, save_state
 from flowbench.data.ahead import drawer
-from flowbench.fitting import Step, ramp_and_cosine, random_state, set_random_state
+from flowbench.fitting import fit, random_state, set_random_state
+from flowbench.optimizers import DEFAULT, Optimizer
 from flowbench.records import Budget, Diverged, FlowbenchError, digest
+
+__all__ = ["Average", "Bill", "Prepared", "Progress", "Run", "Source", "fit", "ignore", "total"]
 
 Bill = dict[str, dict[str, float]]  # stage -> what it has cost: seconds, images
 BESIDE = ("coupling",)  # stages that run in another thread than training
@@ -47,6 +50,10 @@ class Progress:
     seconds_left: float = 0.0
 
 
+class Prepared(Exception):
+    """Ends a run that was only to prepare its first source, which is `args[0]`."""
+
+
 def total(bill: Bill) -> dict[str, float]:
     """Seconds of all stages, and images that went through a training step.
 
@@ -70,7 +77,9 @@ class Run:
     nothing is kept. `bill` maps each stage to what it has cost so far, over all attempts.
     `augment` says that the user wants the data augmented, `micro_batch` how many rows go through
     the network at once (None: the batch, or what fits; see `fitting`), `compile` whether large
-    backbones are compiled.
+    backbones are compiled, `optimizer` what moves the weights, and `weights` the files of the
+    frozen networks that losses look through, by name (see `known_weights`). With `prepare_only`,
+    `batches` raises Prepared once its source is prepared.
     """
 
     budget: Budget
@@ -86,15 +95,17 @@ class Run:
     augment: bool = False
     micro_batch: int | None = None
     compile: bool = False
+    optimizer: Optimizer = DEFAULT
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    prepare_only: bool = False
 
-    def stage(self, name: str, share: float = 1.0, after: "Run | None" = None) -> "Run":
+    def stage(self, name: str, share: float = 1.0, begin: float = 0.0) -> "Run":
         """The run of one stage of several: its own checkpoints and `share` of the steps.
 
-        With `after`, it gets what that stage leaves of the budget.
+        Stages that `begin` where others end have together the whole budget.
         """
-        steps = max(1, round(self.budget.steps * share))
-        if after is not None:
-            steps = max(1, self.budget.steps - after.budget.steps)
+        before, behind = (round(self.budget.steps * at) for at in (begin, begin + share))
+        steps = max(1, behind - before)
         return replace(self, name=name, budget=replace(self.budget, steps=steps), loss=None)
 
     @property
@@ -124,6 +135,8 @@ class Run:
         step = state["step"] if state else 0
         if step < steps:
             source.prepare()  # may train a teacher, so random states are set after it
+        if self.prepare_only:
+            raise Prepared(source)
         spent = self._restore(state, parts, generator) if state else 0.0
         if step == 0:
             seed = int(digest([self.seed, self.name])[:12], 16)
@@ -200,38 +213,3 @@ class Run:
 
 def _finite(network: nn.Module) -> bool:
     return all(bool(p.isfinite().all()) for p in network.state_dict().values())
-
-
-def fit(
-    net: nn.Module,
-    loss: Callable[..., Tensor],
-    source: Source,
-    run: Run,
-    *,
-    lr: float = 2e-3,
-    ema: float = 0.999,
-    warmup: int = 100,
-    clip: float = 1.0,
-    average: Average | None = None,
-) -> nn.Module:
-    """Minimise `loss(*batch)` over batches of `source` with Adam; return the averaged network.
-
-    The step size rises linearly over `warmup` steps and falls to 0 along a cosine; gradients are
-    clipped to the norm `clip`. A caller's own `average` lets the loss use it as a target network.
-    """
-    average = Average(net, ema) if average is None else average
-    optimizer = torch.optim.Adam(net.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: ramp_and_cosine(step, run.budget.steps, warmup)
-    )
-    step = Step(net, loss, optimizer, schedule, run, clip)
-    parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
-    if hasattr(source, "state_dict"):
-        parts["source"] = source
-    if step.scaler is not None:
-        parts["scaler"] = step.scaler
-    for batch in run.batches(source, **parts):
-        value = step(batch)
-        average.update(net)
-        run.log(value)
-    return average.net

@@ -4,16 +4,22 @@ consistency distillation (Song et al. 2023, arXiv:2303.01469)."""
 import math
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
 
-from flowbench import FlowbenchError, coordinates, hookimpl, nets, noise_levels, training
+from flowbench import FlowbenchError, coordinates, hookimpl, nets, noise_levels, solvers, training
 from flowbench.coordinates import like
-from flowbench.data.base import Split
+from flowbench.losses import build
+from flowbench.losses.adversarial import adaptive_weight, generator_loss
+from flowbench.teacher import Taught, copy_weights
 
-OF_ONE = {"ctm": ("kmax", "dsm", "adaptive", "gamma"), "cd": ("weight",)}
+OF_ONE = {"ctm": ("kmax", "dsm", "adaptive", "gamma", "adversarial"), "cd": ("weight",)}
+
+
+def squared(end, target):
+    """The squared distance of each row of two batches, per entry, (B,)."""
+    return (end - target).square().flatten(1).mean(1)
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class CTM:
     """Jump along a teacher's path from any noise level to any lower one, or straight to data."""
 
     teacher: ClassVar[str] = "edm"
+    sampling_options: ClassVar = ("gamma", "nodes", "levels")  # no part in training: share networks
 
     variant: Literal["ctm", "cd"] = "ctm"  # cd: consistency distillation, which jumps to data only
     grid: int = 18  # training levels N; the papers: 18 for CIFAR-10, 40 for ImageNet
@@ -29,6 +36,12 @@ class CTM:
     dsm: float = 0.1  # ctm: weight of denoising; 1 drowns the jumps on digits, 0.01 the denoiser
     adaptive: bool = False  # ctm: dsm as in the paper, by gradients; on small data it fades to 0.01
     weight: Literal["edm", "none"] = "edm"  # cd: of each level; none, the paper's, fails on mog128
+    distance: Literal["squared", "lpips"] = "squared"  # of two ends; lpips: of images, the papers'
+    size: int = 224  # pixels of lpips and of the adversarial loss, the papers' value
+    adversarial: float = 0.0  # ctm: last share of the steps that has the adversarial loss
+    gan: Literal["hinge", "bce"] = "hinge"  # adversarial: its form; hinge: as released
+    features: tuple[str, ...] = ("deit", "efficientnet")  # through which the discriminator looks
+    disc_lr: float = 2e-3  # RAdam's step size for the discriminator, as released
     start: Literal["teacher", "random"] = "teacher"  # weights at the start of training
     gamma: float = 0.0  # ctm: share of fresh noise in sampling, 0 to 1; the paper's numbers: 0
     nodes: Literal["auto", "karras", "uniform"] = "auto"  # auto: cd uniform; ctm karras, the paper
@@ -47,9 +60,11 @@ class CTM:
         most = self.kmax if self.variant == "ctm" else 1
         if not 1 <= most < self.grid:
             raise FlowbenchError(f"grid={self.grid} has no room for jumps of {most} steps")
-        if not 0 <= self.gamma <= 1 or self.dsm < 0:
-            raise FlowbenchError("gamma goes from 0 to 1, and dsm is not negative")
+        if not 0 <= self.gamma <= 1 or self.dsm < 0 or not 0 <= self.adversarial < 1:
+            raise FlowbenchError("gamma and adversarial go from 0 to 1, and dsm is not negative")
         path = [self.sigma_max, *self.levels, self.sigma_min, 0.0]
+        if self.adversarial:
+            build.check(self.features, self.size)
         if sorted(set(path), reverse=True) != path:
             raise FlowbenchError("levels fall, from below sigma_max to above sigma_min > 0")
 
@@ -60,11 +75,23 @@ class CTM:
             return None
         return 1 / (1 + self.sigma_max), 1 / (1 + self.sigma_min)
 
+    @property
+    def needs_weights(self):
+        """The pretrained networks that the losses look through."""
+        vgg = ("vgg16",) if self.distance == "lpips" else ()
+        return vgg + (self.features if self.adversarial else ())
+
+    def refuses_data(self, data):
+        """Why this method cannot learn from `data`, or None."""
+        if self.needs_weights and data.kind != "image":
+            return "distance=lpips and adversarial are for images"
+        return None
+
     def network(self, data):
         """The untrained g(x, t, y, s), or for cd the untrained f(x, t, y)."""
         if self.variant == "ctm":
             net = nets.default(data, width=self.width, times=2)
-            return Jumps(net, data.std).to(data.device)
+            return nets.Jumps(net, data.std).to(data.device)
         net = nets.default(data, width=self.width)
         return nets.Denoiser(net, data.std, "cm", sigma_min=self.sigma_min).to(data.device)
 
@@ -78,48 +105,83 @@ class CTM:
     @hookimpl
     def train(self, data, run, teacher):
         net = self.network(data)
-        if self.start == "teacher" and not run.started:
-            copy_weights(teacher.network, net)
+        if self.start == "teacher" and not run.started and not run.stage("consistency").started:
+            copy_weights(teacher.network, net, new="second")
         average = training.Average(net, self.ema)
+        measure = self.measure(data, run)
+        if not self.adversarial:
+            return self.fit(net, average, data, run, teacher, measure)
+        first, judge = (
+            1 - self.adversarial,
+            build.discriminator(data, run, self.features, self.size),
+        )
+        self.fit(net, average, data, run.stage("consistency", first), teacher, measure)
+        stage = run.stage("adversarial", self.adversarial, first)
+        return self.fit(net, average, data, stage, teacher, measure, judge)
+
+    def fit(self, net, average, data, run, teacher, measure, judge=None):
+        """Train `net` for one stage, whose averaged weights are a target."""
         objective = self.distillation if self.variant == "cd" else self.matching
 
         def loss(x, y):
-            return objective(net, average.net, teacher, x, y)
+            return objective(net, average.net, teacher, x, y, measure, judge)
+
+        def both(x, y):
+            levels, s = (part.to(x) for part in self.draw_jumps(len(x), x.device, self.kmax))
+            noisy = x + like(levels[0], x) * torch.randn_like(x)
+            with torch.no_grad():
+                return (x, y), (self.estimate(net, average.net, noisy, levels[0], s, y), y)
 
         rows = Taught(data.train.values, data.train.labels, data.device, teacher)
-        return training.fit(net, loss, rows, run, lr=self.lr, average=average)
+        rival = judge and build.rival(judge, both, run, self.disc_lr, self.gan)
+        return training.fit(net, loss, rows, run, lr=self.lr, average=average, rival=rival)
 
-    def distillation(self, net, averaged, teacher, x, y):
+    def measure(self, data, run):
+        """The distance of each row of two batches."""
+        if self.distance == "lpips":
+            return build.distance("lpips", data, run, self.size)
+        return squared
+
+    def distillation(self, net, averaged, teacher, x, y, measure=squared, judge=None):
         """Equal ends from neighbouring levels of a path (Song et al., Algorithm 2)."""
         levels = self.draw_jumps(len(x), x.device)[0].to(x)
         noisy = x + like(levels[0], x) * torch.randn_like(x)
         with torch.no_grad():
-            after = heun(teacher.denoiser, noisy, y, levels)
+            after = solvers.heun_paths(teacher.denoiser, noisy, y, levels)
             target = (averaged if self.target == "ema" else net)(after, levels[1], y)
-        error = (net(noisy, levels[0], y) - target).square().flatten(1).mean(1)
+        error = measure(net(noisy, levels[0], y), target)
         return (error * net.weight(levels[0])).mean() if self.weight == "edm" else error.mean()
 
-    def matching(self, net, averaged, teacher, x, y):
-        """Soft consistency matching plus denoising; Kim et al.'s adversarial loss is left out."""
-        consistency = self.consistency(net, averaged, teacher, x, y)
-        denoising = self.denoising(net, x, y)
-        if not self.adaptive:
-            return consistency + self.dsm * denoising
-        last = net.get_parameter("net.output.weight")
-        return consistency + balance(consistency, denoising, last) * denoising
+    def matching(self, net, averaged, teacher, x, y, measure=squared, judge=None):
+        """Soft consistency matching, denoising, and the adversarial loss where it has begun."""
+        end, target = self.ends(net, averaged, teacher, x, y)
+        consistency, denoising = measure(end, target).mean(), self.denoising(net, x, y)
+        last = nets.last_weight(net)
+        balanced = adaptive_weight(consistency, denoising, last, 0, 1e4) if self.adaptive else None
+        factor = self.dsm if balanced is None else balanced
+        total = consistency + factor * denoising
+        if judge is None:
+            return total
+        fooled = generator_loss(judge(end, y), self.gan)
+        return total + adaptive_weight(consistency, fooled, last) * fooled
 
-    def consistency(self, net, averaged, teacher, x, y):
-        """Equal ends of a jump from t to s, and of the teacher's steps to u, then a jump to s."""
+    def ends(self, net, averaged, teacher, x, y):
+        """Ends of a jump from t to s, and of the teacher's steps to u, then a jump to s."""
         levels, s = (part.to(x) for part in self.draw_jumps(len(x), x.device, self.kmax))
-        t, u, low = levels[0], levels[-1], torch.full_like(s, self.sigma_min)
-        noisy = x + like(t, x) * torch.randn_like(x)
+        noisy = x + like(levels[0], x) * torch.randn_like(x)
         with torch.no_grad():
-            after = heun(teacher.denoiser, noisy, y, levels)
+            after = solvers.heun_paths(teacher.denoiser, noisy, y, levels)
             inner = averaged if self.target == "ema" else net
-            target = self.jump(averaged, self.jump(inner, after, u, s, y), s, low, y)
-        # The averaged weights are constants here, but the gradient passes through their network.
-        end = self.jump(averaged, self.jump(net, noisy, t, s, y), s, low, y)
-        return (end - target).square().mean()
+            target = self.estimate(inner, averaged, after, levels[-1], s, y)
+        return self.estimate(net, averaged, noisy, levels[0], s, y), target
+
+    def estimate(self, net, averaged, noisy, t, s, y):
+        """A jump of `net` from t to s, and from there one of the averaged network to the data.
+
+        The averaged weights are constants, but a gradient passes through their network.
+        """
+        low = torch.full_like(s, self.sigma_min)
+        return self.jump(averaged, self.jump(net, noisy, t, s, y), s, low, y)
 
     def denoising(self, net, x, y):
         """EDM's loss of g(x, t, t), half of it at high levels, as Kim et al. released it."""
@@ -179,69 +241,3 @@ class CTM:
     @hookimpl
     def velocity(self, network, z, t, labels):
         return coordinates.velocity_of(network)(z, t, labels)
-
-
-class Jumps(nets.Denoiser):
-    """g(x, t, y, s): EDM's denoiser of x = data + t noise, told the level s (B,) to jump to.
-
-    EDM's preconditioning at t of a network with the times ln(t)/4 and ln(s)/4; without s it is
-    g(x, t, t), which is trained to be EDM's denoiser. `std` is the data's standard deviation.
-    """
-
-    def forward(self, x, sigma, y=None, s=None):
-        times = torch.stack([sigma, sigma if s is None else s], 1)
-        total = (sigma.square() + self.std**2).sqrt()
-        output = self.net(x / like(total, x), times.log() / 4, y)
-        skip, out = (self.std / total).square(), sigma * self.std / total
-        return like(skip, x) * x + like(out, x) * output
-
-
-@dataclass(frozen=True)
-class Taught(Split):
-    """Rows of data, drawn when `teacher` is there.
-
-    Made only inside the first loss, it would spend the student's random numbers.
-    """
-
-    teacher: Any = None
-
-    def prepare(self) -> None:
-        """Train the teacher, or find it."""
-        _ = self.teacher.network
-
-
-def copy_weights(source: nn.Module, net: nn.Module) -> None:
-    """Start `net` from a teacher's weights; FlowbenchError where the networks differ.
-
-    What reads the second time stays zero, so all jumps start as the teacher's Euler steps.
-    """
-    try:
-        missing, others = net.load_state_dict(source.state_dict(), strict=False)
-        if others or source.form != "edm" or not all("second" in name for name in missing):
-            raise RuntimeError("another network or preconditioning")
-    except (AttributeError, RuntimeError) as error:
-        raise FlowbenchError(
-            "start=teacher needs an edm teacher of the same width; else add -o start=random"
-        ) from error
-
-
-def heun(denoiser, x: Tensor, y: Tensor | None, levels: Tensor) -> Tensor:
-    """Heun's rule down `levels` (K + 1, B), a path for each row of `x` (B, *shape)."""
-    for t, u in pairwise(levels):
-        slope = (x - denoiser(x, t, y)) / like(t, x)
-        step = like(u - t, x)
-        moved = x + step * slope
-        x = x + step / 2 * (slope + (moved - denoiser(moved, u, y)) / like(u, x))
-    return x
-
-
-def balance(consistency: Tensor, denoising: Tensor, weight: nn.Parameter) -> Tensor:
-    """The factor on `denoising` that makes both gradients in `weight` equally long.
-
-    Bounded as Kim et al. released it: 1e-4 below the line, at most 10 000.
-    """
-    lengths = [
-        torch.autograd.grad(loss, weight, retain_graph=True)[0].norm()
-        for loss in (consistency, denoising)
-    ]
-    return (lengths[0] / (lengths[1] + 1e-4)).clamp(0, 1e4)

@@ -14,7 +14,8 @@ def database(tmp_path, monkeypatch):
     path = tmp_path / "results.db"
     monkeypatch.setenv("FLOWBENCH_DB", str(path))
     monkeypatch.setenv("FLOWBENCH_CACHE", str(tmp_path / "cache"))
-    for name in ("FLOWBENCH_DATA", "FLOWBENCH_INCEPTION", "FLOWBENCH_DINOV2"):
+    networks = ("INCEPTION", "DINOV2", "VGG16", "DEIT", "EFFICIENTNET")
+    for name in ("FLOWBENCH_DATA", *(f"FLOWBENCH_{network}" for network in networks)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("FLOWBENCH_RUNS", raising=False)
     return path

@@ -72,12 +72,15 @@ def test_the_light_check_would_notice_torch():
             "run lmm --dataset moons -o norn=l1",
             "no option of lmm called 'norn': did you mean norm?",
         ),
-        ("run lmm --dataset moons -o norm=l3", "takes squared | l2 | l1, not 'l3'"),
+        (
+            "run lmm --dataset moons -o norm=l3",
+            "takes squared | l2 | l1 | lpips | johnson, not 'l3'",
+        ),
         ("run lmm --dataset moons -o lr=fast", "option lr of lmm takes float, not 'fast'"),
         ("run lmm --dataset moons -o lr=nan", "must be finite"),
         ("run lmm --dataset moons -o pairs=1.5", "option pairs of lmm takes int or none"),
         ("run lmm --dataset moons -o sot=0.5", "add -o sampler=paper"),
-        ("run lmm --dataset moons -o sot=2", "a share of the steps"),
+        ("run lmm --dataset moons -o sot=2", "are shares of the steps"),
         ("run lmm --dataset moons -o lr", "takes name=value"),
         ("run lmm --dataset moons -o lr=1 -o lr=2", "given twice"),
         ("run lmm --dataset moons -o sampler=paper", "cannot sample with --nfe 8"),
@@ -227,7 +230,7 @@ def test_another_teacher_is_another_run(flowbench, database):
     assert rows(database, "select count(*) from runs where method = 'lmm'") == [(2,)]
     assert "teacher=cfm" in flowbench("compare", "--nfe", "1")[1]
     code, output = flowbench(*words, "--teacher", "cfm")
-    assert code == 3 and "start=teacher needs a teacher of the same network" in output
+    assert code == 3 and "start=teacher needs an edm teacher of the same network" in output
 
 
 def test_a_teacher_from_other_data_is_refused(flowbench, tmp_path):

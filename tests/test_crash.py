@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from loss_weights import efficientnet, vgg16
 
 WORDS = [
     *[
@@ -36,10 +37,10 @@ STAGES = {
 COSTS = ("ms-per-sample", "peak-mib", "train-seconds", "train-seconds:teacher")
 
 
-def start(folder):
+def start(folder, words=WORDS):
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"FLOWBENCH_DB": str(folder / "results.db")}
-    command = [sys.executable, "-m", "flowbench", *WORDS]
+    command = [sys.executable, "-m", "flowbench", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     # A shell's background jobs ignore SIGINT, and so would what they start.
     return subprocess.Popen(command, env=environment, text=True, preexec_fn=listen, **pipes)
@@ -104,3 +105,52 @@ def test_a_polite_signal_is_recorded_and_resumed(number, undisturbed, tmp_path):
     process.communicate()
     assert process.returncode == 0
     assert scores(tmp_path) == undisturbed
+
+
+# Perceptual, adversarial and sampling-optimised training, on networks of random weights.
+RECIPE = [
+    *("run", "lmm", "--dataset", "digits", "--preset", "cifar10", "--network", "small"),
+    *(
+        "--precision",
+        "fp32",
+        "--augment",
+        "none",
+        "--steps",
+        "10",
+        "--batch",
+        "2",
+        "--samples",
+        "40",
+    ),
+    *("-o", "pairs=600", "-o", "pair_steps=6", "-o", "width=16", "--checkpoint-every", "0"),
+    *("-o", "sizes=32,128", "-o", "features=efficientnet", "-o", "adversarial=0.6"),
+]
+RECIPE_STAGES = {
+    **{name: STAGES[name] for name in ("teacher", "pairs", "lines")},
+    "adversarial": "digits-lmm-*/adversarial.pt",
+    "adversarial-sot": "digits-lmm-*/adversarial-sot.pt",
+    "sampling": STAGES["sampling"],
+}
+
+
+@pytest.mark.slow
+def test_a_recipe_that_is_killed_in_every_stage_loses_nothing(tmp_path):
+    files = {"vgg16": vgg16(tmp_path), "efficientnet": efficientnet(tmp_path)}
+    words = [*RECIPE, *(f"--feature-weights={name}={file}" for name, file in files.items())]
+    process = start(tmp_path / "undisturbed", words)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    folder = tmp_path / "killed"
+    for pattern in RECIPE_STAGES.values():
+        process = start(folder, words)
+        while not list((folder / "runs").glob(pattern)):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+    process = start(folder, words)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    outcomes = query(folder, "select outcome from attempts")
+    assert outcomes == [*[("lost",)] * len(RECIPE_STAGES), ("ok",)]
+    assert scores(folder) == scores(tmp_path / "undisturbed")

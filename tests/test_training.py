@@ -195,14 +195,6 @@ def test_the_average_of_a_constant_is_the_constant():
     )
 
 
-def test_ramp_and_cosine():
-    factors = [training.ramp_and_cosine(step, 1000, 100) for step in range(1000)]
-    assert factors[0] == pytest.approx(0.01)
-    assert factors[99] == pytest.approx(1) and factors[100] == pytest.approx(1)
-    assert factors[550] == pytest.approx(0.5, abs=1e-3)
-    assert factors[999] == pytest.approx(0, abs=1e-5)
-
-
 def test_progress_tells_step_rate_and_time_left():
     seen = []
     model = net()

@@ -7,10 +7,13 @@ from flowbench.cli import words
 
 @click.command()
 @click.argument("name", required=False, type=words.Name("method"))
-def methods(name) -> None:
-    """List the installed methods, or describe one: its options, defaults and source."""
+@click.option("--preset", metavar="PRESET", help="Print a paper's settings, each with its source.")
+def methods(name, preset) -> None:
+    """List the installed methods, or describe one: its options, defaults, presets and source."""
     from flowbench import options, plugins
 
+    if preset is not None:
+        return _preset(name, preset)
     if name is None:
         for method, point in plugins.methods().items():
             click.echo(f"{method:12s} {plugins.summary(point)}  [{plugins.origin(point)}]")
@@ -33,6 +36,42 @@ def methods(name) -> None:
         click.echo(f"  {option.name} = {'none' if default is None else default}  ({option.type})")
         if option.help:
             click.echo(f"      {option.help}")
+    _presets(name)
+
+
+def _presets(name: str) -> None:
+    """List the presets of a method."""
+    from flowbench import presets
+
+    known = presets.of(name)
+    if known:
+        click.echo(f"\nPresets (run {name} --preset NAME; methods {name} --preset NAME):")
+    for word, preset in known.items():
+        click.echo(f"  {word}: {preset.title}")
+
+
+def _preset(name: str | None, word: str) -> None:
+    """Print a preset: what to type for each value, and where it comes from."""
+    from flowbench import presets
+
+    if name is None:
+        raise click.UsageError("--preset belongs to a METHOD: methods METHOD --preset PRESET")
+    preset = presets.get(name, word)
+    click.echo(f"{name} --preset {word}: {preset.title}")
+    run = {
+        f"--{key} {v.word}" if v.value is not True else f"--{key}": v
+        for key, v in preset.run.items()
+    }
+    parts = {
+        "Of the run": run,
+        "Options of the method": {f"-o {key}={v.word}": v for key, v in preset.options.items()},
+        "Not to be changed": {f"{key}: {v.word}": v for key, v in preset.fixed.items()},
+    }
+    for title, values in parts.items():
+        if values:
+            click.echo(f"\n{title}:")
+        for text, value in values.items():
+            click.echo(f"  {text}\n      {value.source}")
 
 
 @click.command()

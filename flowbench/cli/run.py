@@ -14,7 +14,9 @@ from flowbench.records import FlowbenchError, RunFailed
 DECIDED = (
     *("method", "nfe", "samples", "sample_seeds", "steps", "images", "batch", "options"),
     *("teacher", "weights", "network", "precision", "augment", "unconditional", "reference_rows"),
+    *("preset", "optimizer"),
 )
+WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
 
 
 @click.command()
@@ -29,12 +31,12 @@ DECIDED = (
 )
 @click.option("--jobs", type=click.IntRange(1), help="Of a suite at once.  [cores, or 1 on a GPU]")
 @click.option("--dry-run", "dry", is_flag=True, help="Of a suite: print the plan, write nothing.")
+@click.option("--token", is_flag=True, help="Of a suite: its runs at a size that only proves them.")
+@click.option("--preset", metavar="NAME", help="A paper's settings: see `methods METHOD --preset`.")
 @click.option(
     "--nfe",
     type=words.NFE,
-    default="1,2,4,8",
-    show_default=True,
-    help="Evaluations per sample; auto: what an adaptive solver takes.",
+    help="Evaluations per sample; auto: an adaptive solver's.  [preset's, or 1,2,4,8]",
 )
 @click.option(
     "--seed",
@@ -71,6 +73,7 @@ DECIDED = (
 @click.option("--weights", type=words.FILE, help="Train nothing: examine the network of this file.")
 @click.option("--network", metavar="WORD", help="The backbone: see `flowbench networks`.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the backbone.")
+@click.option("--optimizer", metavar="WORD", help="adam, radam or adamw, and how: see README.")
 @click.option("--augment", metavar="WORD", help="none, flip, edm or edm:0.12.  [default: none]")
 @click.option("--unconditional", is_flag=True, help="Leave the labels out.")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples at once.  [what fits]")
@@ -84,6 +87,7 @@ DECIDED = (
 @words.inception
 @words.dinov2
 @words.clean
+@words.feature_weights
 @click.option("--force", is_flag=True, help="Do it anew, teacher excepted; old numbers stay.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
@@ -99,7 +103,7 @@ DECIDED = (
 @words.data_root
 @words.database
 @click.pass_context
-def run(ctx, suite, jobs, dry, db, folder, quiet, force, **asked) -> None:
+def run(ctx, suite, jobs, dry, token, db, folder, quiet, force, **asked) -> None:
     """Train METHOD on a data set, sample at each NFE, and store every score.
 
     What is stored already is not done again: the same command finishes what is missing. With
@@ -111,8 +115,8 @@ def run(ctx, suite, jobs, dry, db, folder, quiet, force, **asked) -> None:
 
     setup = _setup(words.runs_folder(db, folder), asked)
     if suite is not None:
-        return _suite(ctx, suite, db, setup, jobs, dry, quiet, force, folder is not None)
-    _check(asked, jobs, dry)
+        return _suite(ctx, suite, db, setup, jobs, dry, token, quiet, force, folder is not None)
+    _check(asked, jobs, dry or token)
     requests = _requests(db, **asked)
     with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
         made_folder(setup.folder, folder is not None)
@@ -141,7 +145,7 @@ def _setup(folder: Path, asked: dict[str, Any]) -> Any:
         device=environment.device(asked.pop("device")),
         folder=folder,
         note=lambda text: click.echo(text, err=True),
-        weights=words.extractors(*(asked.pop(name) for name in ("inception", "dinov2", "clean"))),
+        weights=words.pretrained(*(asked.pop(name) for name in WEIGHTS)),
         **machine,
     )
 
@@ -173,7 +177,7 @@ def _check(asked: dict[str, Any], jobs: int | None, dry: bool) -> None:
     if asked["dataset"] is None:
         raise click.UsageError("Missing option '--dataset'.")
     if jobs is not None or dry:
-        raise click.UsageError("--jobs and --dry-run belong to --suite.")
+        raise click.UsageError("--jobs, --dry-run and --token belong to --suite.")
 
 
 def made_folder(folder: Path, named: bool) -> Path:

@@ -6,11 +6,20 @@ from bisect import bisect_left
 import torch
 from torch import nn
 
-from flowbench.nets.denoiser import Denoiser
+from flowbench.nets.denoiser import Denoiser, Jumps, last_weight
 from flowbench.nets.mlp import MLP
 from flowbench.nets.unet import UNet
 
-__all__ = ["MLP", "Denoiser", "UNet", "default", "parameters_of", "width_for"]
+__all__ = [
+    "MLP",
+    "Denoiser",
+    "Jumps",
+    "UNet",
+    "default",
+    "last_weight",
+    "parameters_of",
+    "width_for",
+]
 
 
 def default(data, width: int | None = None, times: int = 1) -> nn.Module:

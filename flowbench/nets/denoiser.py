@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from flowbench.coordinates import like, time
@@ -40,3 +41,25 @@ class Denoiser(nn.Module):
 
     def extra_repr(self) -> str:
         return f"std={self.std:.4g}, form={self.form}"
+
+
+class Jumps(Denoiser):
+    """g(x, t, y, s): EDM's denoiser of x = data + t noise, told the level s (B,) to jump to.
+
+    EDM's preconditioning at t of a network with the times ln(t)/4 and ln(s)/4; without s it is
+    g(x, t, t), which is trained to be EDM's denoiser (Kim et al. 2024, consistency trajectories).
+    """
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, y: Tensor | None = None, s: Tensor | None = None
+    ) -> Tensor:
+        times = torch.stack([sigma, sigma if s is None else s], 1)
+        total = (sigma.square() + self.std**2).sqrt()
+        output = self.net(x / like(total, x), times.log() / 4, y)
+        skip, out = (self.std / total).square(), sigma * self.std / total
+        return like(skip, x) * x + like(out, x) * output
+
+
+def last_weight(net: nn.Module) -> nn.Parameter:
+    """The weight of the last layer of a preconditioned network, which balances losses."""
+    return net.get_parameter("net.output.weight")

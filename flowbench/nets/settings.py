@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import typing
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -142,29 +141,12 @@ def parse(word: str) -> Settings:
 
     Raises FlowbenchError for a name or value that does not exist.
     """
-    name, *parts = word.split(",")
-    cls = NETWORKS[options.choose("network", name, NETWORKS)]
-    types, words = typing.get_type_hints(cls), {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise FlowbenchError(
-                f"network {word}: write NAME=VALUE instead of {part!r}, and a list as 1-2-2"
-            )
-        several = typing.get_origin(types.get(option)) is tuple
-        words[option] = [n for n in value.split("-") if n] if several else value
-    return cls(**options.parse(f"network {name}", cls, words))
+    return options.parse_word("network", word, NETWORKS)
 
 
 def word(settings: Settings) -> str:
     """The shortest word that `parse` reads as these settings."""
-    parts = [settings.name]
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if value != field.default:
-            text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            parts.append(f"{field.name}={text}")
-    return ",".join(parts)
+    return options.to_word(settings)
 
 
 def to_json(settings: Settings) -> dict[str, Any]:

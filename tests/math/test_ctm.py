@@ -7,16 +7,16 @@ import math
 import exact_fields as exact
 import pytest
 import torch
-from flowbench_plugins import ctm
-from flowbench_plugins.ctm import CTM
+from flowbench_plugins.ctm import CTM, squared
 from flowbench_plugins.edm import EDM
 from torch import nn
 
-from flowbench import FlowbenchError, nets, noise_levels
+from flowbench import FlowbenchError, nets, noise_levels, solvers
 from flowbench.coordinates import like, velocity_of
+from flowbench.losses.adversarial import adaptive_weight
 from flowbench.noise import Stream, unit_noise
 from flowbench.records import Budget
-from flowbench.teacher import Teacher
+from flowbench.teacher import Teacher, copy_weights
 from flowbench.testing import Killed, Stop
 from flowbench.training import Average, Run
 
@@ -121,7 +121,7 @@ def test_the_start_is_the_teachers_euler_step():
     data, x = trained_data(), 5 * torch.randn(60, 3)
     teacher, method = stirred(EDM(width=16).network(data)), CTM(width=16)
     net = method.network(data)
-    ctm.copy_weights(teacher, net)
+    copy_weights(teacher, net, new="second")
     t, _, s = levels_between(60).float()
     expected = x + like((s - t) / t, x) * (x - teacher(x, t))
     torch.testing.assert_close(method.jump(net, x, t, s), expected, rtol=1e-4, atol=1e-5)
@@ -145,9 +145,9 @@ def test_training_starts_from_the_teachers_weights(start):
 def test_the_average_is_a_target_and_what_training_returns(variant, loss, monkeypatch):
     seen, original = [], getattr(CTM, loss)
 
-    def spy(self, net, averaged, teacher, x, y):
+    def spy(self, net, averaged, *given):
         seen.append((net, averaged))
-        return original(self, net, averaged, teacher, x, y)
+        return original(self, net, averaged, *given)
 
     monkeypatch.setattr(CTM, loss, spy)
     method = CTM(variant=variant, width=16, start="random")
@@ -159,7 +159,7 @@ def test_the_average_is_a_target_and_what_training_returns(variant, loss, monkey
 def test_a_student_of_cd_starts_near_the_teacher():
     data, x = trained_data(), torch.randn(60, 3)
     teacher, net = stirred(EDM(width=16).network(data)), CTM(variant="cd", width=16).network(data)
-    ctm.copy_weights(teacher, net)
+    copy_weights(teacher, net, new="second")
     sigma = torch.full((60,), 2.0)
     torch.testing.assert_close(net(x, sigma), teacher(x, sigma), rtol=0, atol=5e-3)
 
@@ -175,7 +175,7 @@ def test_weights_of_another_network_are_refused(variant):
         CTM(width=24).network(data),
     ):
         with pytest.raises(FlowbenchError, match="start=random"):
-            ctm.copy_weights(other, net)
+            copy_weights(other, net, new="second")
 
 
 def test_exact_jumps_compose():
@@ -290,10 +290,11 @@ def consistency_of(monkeypatch, jumps, teacher=None, network=None, heun=None):
     """The consistency loss at the given jumps, and the noisy states that it saw."""
     monkeypatch.setattr(CTM, "draw_jumps", lambda self, n, device, most: jumps)
     if heun is not None:
-        monkeypatch.setattr(ctm, "heun", heun)
+        monkeypatch.setattr(solvers, "heun_paths", heun)
     x, network = 0.5 * randn(len(jumps[1]), 2), network or Exact()
     torch.manual_seed(5)
-    loss = CTM().consistency(network, network, teacher or gaussian_teacher(), x, None).item()
+    ends = CTM().ends(network, network, teacher or gaussian_teacher(), x, None)
+    loss = squared(*ends).mean().item()
     torch.manual_seed(5)
     return loss, x + like(jumps[0][0], x) * torch.randn_like(x)
 
@@ -316,15 +317,15 @@ def test_exact_jumps_have_no_loss_where_steps_are_fine(monkeypatch):
     assert consistency_of(monkeypatch, jumps)[0] < 1e-12
 
 
-def first_half(denoiser, x, y, levels, heun=ctm.heun):
+def first_half(denoiser, x, y, levels, heun=solvers.heun_paths):
     return heun(denoiser, x, y, levels[: len(levels) // 2 + 1])
 
 
-def upwards(denoiser, x, y, levels, heun=ctm.heun):
+def upwards(denoiser, x, y, levels, heun=solvers.heun_paths):
     return heun(denoiser, x, y, levels.flip(0))
 
 
-def new_noise(denoiser, x, y, levels, heun=ctm.heun):
+def new_noise(denoiser, x, y, levels, heun=solvers.heun_paths):
     return 0.5 * randn(*x.shape, seed=9) + like(levels[-1], x) * randn(*x.shape, seed=8)
 
 
@@ -360,7 +361,8 @@ def test_gradient_passes_through_the_averaged_network_only(target, monkeypatch):
     monkeypatch.setattr(CTM, "draw_jumps", lambda self, n, device, most: (levels, s))
     x, student, average = 0.5 * randn(len(s), 1), Line(0.3), Average(Line(0.7))
     torch.manual_seed(5)
-    loss = CTM(target=target).consistency(student, average.net, gaussian_teacher(), x, None)
+    ends = CTM(target=target).ends(student, average.net, gaussian_teacher(), x, None)
+    loss = squared(*ends).mean()
     loss.backward()
     torch.manual_seed(5)
     t, u = levels[0][:, None], levels[-1][:, None]
@@ -403,7 +405,9 @@ def fixed_point(std, grid, monkeypatch, heun=None):
     network, method = PerLevel(grid), CTM(variant="cd", grid=grid, weight="none")
     monkeypatch.setattr(torch, "randn_like", lambda like: noise)
     if heun is not None:
-        monkeypatch.setattr(ctm, "heun", lambda d, noisy, y, levels: heun(x, noise, levels))
+        monkeypatch.setattr(
+            solvers, "heun_paths", lambda d, noisy, y, levels: heun(x, noise, levels)
+        )
 
     def loss(i, a):
         network.a[i] = a
@@ -545,10 +549,10 @@ def test_the_adaptive_weight_does_not_see_scale(monkeypatch):
 def test_the_adaptive_weight_makes_gradients_equally_long():
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))
     consistency, denoising = (3 * weight).sum(), (weight * torch.tensor([0.5, 0.0])).sum()
-    factor = ctm.balance(consistency, denoising, weight)
+    factor = adaptive_weight(consistency, denoising, weight, 0, 1e4)
     assert factor.item() == pytest.approx(3 * math.sqrt(2) / 0.5, rel=1e-3)
     assert not factor.requires_grad
-    assert ctm.balance(consistency, 0 * denoising, weight).item() == 10_000
+    assert adaptive_weight(consistency, 0 * denoising, weight, 0, 1e4).item() == 10_000
 
 
 class Greedy:
