@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from flowbench import planning, plugins, protocol, runner, setting
 from flowbench.history import History
 from flowbench.planning import Plan, Request, Setup
-from flowbench.records import FlowbenchError
+from flowbench.records import Absent, FlowbenchError
 from flowbench.store import Store
 from flowbench.suitefile import Row
 from flowbench.suites import Cell, Suite
@@ -22,8 +22,9 @@ class Task:
 
     `missing` of `scores` are to be made; `trouble` is why a finished run counts as failed.
     `teachers` are the cells that must end before, `shared` the names of the runs that this one
-    trains unless another has done it. `seconds` is the estimate for what is missing, if there is
-    one.
+    trains unless another has done it: teachers that are no cells, and a network that it shares
+    with cells which only sample in another way. `seconds` is the estimate for what is missing, if
+    there is one.
     """
 
     cell: Cell
@@ -48,13 +49,32 @@ class Task:
             yield above
             above = above.teacher
 
+    def needed(self) -> Iterator[Plan]:
+        """The plans of other runs whose networks it reads: its teachers', or all of its own."""
+        if self.plan.trained is not None:
+            yield self.plan.trained
+        yield from self.ancestors()
+
+
+@dataclass(frozen=True)
+class Unready:
+    """A cell that cannot be planned yet, because `why` says what a user has to supply first."""
+
+    cell: Cell
+    why: str
+
 
 def tasks(
-    suite: Suite, setup: Setup | None = None, seeds: Iterable[int] = (), datasets=()
+    suite: Suite,
+    setup: Setup | None = None,
+    seeds: Iterable[int] = (),
+    datasets=(),
+    unready: list[Unready] | None = None,
 ) -> list[Task]:
     """A planned task for each cell, in the order of the file; `seeds`, `datasets` narrow them.
 
-    Raises FlowbenchError, naming the row, for whatever cannot be run.
+    Raises FlowbenchError, naming the row, for whatever cannot be run. With a list `unready`, what
+    lacks data or weights is added to that instead.
     """
     cells = _narrowed(suite, set(seeds), set(datasets))
     setup = setup or Setup()  # on the CPU: the device is the workers' business
@@ -64,6 +84,9 @@ def tasks(
             request = _request(suite, cell, rows, setup, ())
             found.append(Task(cell, request, planning.plan(request, setup)))
         except FlowbenchError as error:
+            if isinstance(error, Absent) and unready is not None:
+                unready.append(Unready(cell, str(error)))
+                continue
             raise type(error)(f"{suite.path}: {cell.row.label}: {error}") from error
     return found
 
@@ -105,10 +128,10 @@ def _request(
         batch=row.batch,
         options=row.options,
         teacher=word,
-        samples=head.samples,
+        samples=row.samples,
         sample_seed=head.sample_seed,
         reference_rows=head.reference_rows,
-        **{name: getattr(row, name) for name in setting.WORDS},
+        **{name: getattr(row, name) for name in (*setting.WORDS, "preset")},
         nfe=tuple(row.nfe),
     )
 
@@ -129,20 +152,26 @@ def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setu
         attempt = last.get(spec.name)
         if not task.missing and attempt is not None and attempt.outcome == "diverged":
             task.trouble = f"{attempt.error} (--force tries anew)"
-        above = list(task.ancestors())
-        task.teachers = [by_key[p.spec.key] for p in above if p.spec.key in by_key]
-        task.shared = {p.spec.name for p in above if not _is_made(p, setup)}
-        task.shared -= {teacher.plan.spec.name for teacher in task.teachers}
+        needed = list(task.needed())
+        task.teachers = [by_key[p.spec.key] for p in needed if p.spec.key in by_key]
+        task.shared = {_trained(p).spec.name for p in needed if not _is_made(p, setup)}
+        task.shared -= {_trained(teacher.plan).spec.name for teacher in task.teachers}
     _estimate(found, History(measured, tried), force, setup)
+
+
+def _trained(plan: Plan) -> Plan:
+    """The run that trains the plan's network: itself, unless it only samples in another way."""
+    return plan.trained or plan
 
 
 def _is_made(plan: Plan, setup: Setup) -> bool:
     """Whether the network is there, so that who needs it only has to read it."""
-    return plan.weights is not None or (plan.folder(setup) / "network.safetensors").exists()
+    file = _trained(plan).folder(setup) / "network.safetensors"
+    return plan.weights is not None or file.exists()
 
 
 def _estimate(found: Sequence[Task], history: History, force: bool, setup: Setup) -> None:
-    """Set `seconds` from history, else from the file; a shared teacher counts once."""
+    """Set `seconds` from history, else from the file; a shared network counts once."""
     counted: set[str] = set()
     for task in found:
         if not task.missing:
@@ -152,12 +181,13 @@ def _estimate(found: Sequence[Task], history: History, force: bool, setup: Setup
         if training is None:
             task.seconds = task.cell.row.seconds
             continue
-        examining = history.examining(task.plan.spec)
-        task.seconds = examining + training * (force or not _is_made(task.plan, setup))
+        own = _trained(task.plan).spec.name
+        trains = force or not (own in counted or _is_made(task.plan, setup))
+        task.seconds = history.examining(task.plan.spec) + training * trains
         for above in task.ancestors():
             if above.spec.name in task.shared - counted:
                 task.seconds += history.training(above.spec) or 0.0
-        counted |= task.shared
+        counted |= {own, *task.shared}
 
 
 def ranks(found: Sequence[Task]) -> dict[str, float]:

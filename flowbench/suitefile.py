@@ -17,6 +17,7 @@ def _nfe(value: object) -> object:
 
 
 Nfe = Annotated[int, BeforeValidator(_nfe)]
+Precision = Literal["fp32", "bf16", "fp16"]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -46,24 +47,29 @@ class Places(Table):
 
 
 class Seeing(Places):
-    """How a run sees images: `run`'s options of the same names."""
+    """How a run sees images and is trained: `run`'s options of the same names.
+
+    What is said here, or in other keys of the file, wins over the preset.
+    """
 
     network: str | None = None
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    precision: Precision | None = None
     augment: str | None = None
     unconditional: bool | None = None
+    optimizer: str | None = None
+    preset: str | None = None
 
 
 class Head(Seeing):
     """`[suite]`: what holds for every row that does not say otherwise.
 
-    `columns` are the metrics that the table shows; `steps`, `batch` and `samples` default to those
-    of each data set.
+    `columns` are the metrics that the table shows; `steps`, `batch`, `samples` and `nfe` default to
+    those of the preset, else to those of each data set, and `nfe` to 1, 2, 4, 8.
     """
 
     title: str
     seeds: list[Seed] = [0]
-    nfe: list[Nfe] = [1, 2, 4, 8]
+    nfe: list[Nfe] = []
     steps: Count | None = None
     batch: Count | None = None
     samples: Annotated[int, Field(ge=2)] | None = None
@@ -76,8 +82,9 @@ class Row(Seeing):
     """`[[method]]`: one row of the table, a method with its options.
 
     `teacher` is another row's label or a method. `seconds` is what one run took with the suite's
-    own jobs on two cores, for an estimate before there is any history. A `reference` is shown but
-    never marked as best.
+    own jobs on two cores, for an estimate before there is any history; `gpu_hours` what one is
+    computed to take on a GPU of the H200's class, without a teacher that is a row of its own. A
+    `reference` is shown but never marked as best.
     """
 
     label: str
@@ -87,8 +94,10 @@ class Row(Seeing):
     nfe: list[Nfe] = []
     steps: Count | None = None
     batch: Count | None = None
+    samples: Annotated[int, Field(ge=2)] | None = None
     teacher: str | None = None
     seconds: Annotated[float, Field(ge=0)] | None = None
+    gpu_hours: Annotated[float, Field(ge=0)] | None = None
     reference: bool = False
 
 
@@ -97,7 +106,8 @@ class Expectation(Table):
 
     The quantity is the metric of `label` at `nfe` (without it, of the whole run); with `minus`,
     that less the other label's; with `times_below`, the other label's divided by it; with
-    `floors`, it must be at most so many times the floor. Quantities are taken seed by seed.
+    `floors`, it must be at most so many times the floor. Quantities are taken seed by seed. One
+    that is `published` is a paper's own `value`, for measured ones to be held against.
     """
 
     label: str = ""
@@ -113,6 +123,7 @@ class Expectation(Table):
     times_below: str | None = None
     floors: float | None = None
     each: bool = True
+    published: bool = False
     source: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -126,6 +137,8 @@ class Expectation(Table):
             raise ValueError("takes either min and max, or value and tolerance, or floors")
         if sum(map(bool, (self.minus, self.times_below, self.floors))) > 1:
             raise ValueError("takes only one of minus, times_below and floors")
+        if self.published and (self.value is None or self.other):
+            raise ValueError("that is published takes value and tolerance of its own")
         return self
 
     @property
@@ -148,9 +161,25 @@ class Expectation(Table):
         return self.minus or self.times_below
 
 
+class Token(Table):
+    """`[token]`: a size at which every stage of every row runs, and proves no more than that.
+
+    `options` are those of a method or, for one row only, of its label; they win over the row's.
+    """
+
+    steps: Count
+    batch: Count
+    samples: Annotated[int, Field(ge=2)]
+    network: str | None = None
+    precision: Precision | None = None
+    reference_rows: Annotated[int, Field(ge=2)] | None = None
+    options: dict[str, dict[str, Any]] = {}
+
+
 class File(Table):
     """The whole file."""
 
     suite: Head
     method: Annotated[list[Row], Field(min_length=1)]
     expect: list[Expectation] = []
+    token: Token | None = None

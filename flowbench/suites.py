@@ -2,17 +2,18 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from flowbench import options
+from flowbench import options, presets, resolution
 from flowbench.records import FlowbenchError
-from flowbench.suitefile import Expectation, File, Head, Row, Table
+from flowbench.suitefile import Expectation, File, Head, Nfe, Places, Row, Seeing, Table, Token
 
+NFES = TypeAdapter(list[Nfe])
 SHOWN = 3  # mistakes named in one error message
 WHERE = {"method": "label", "expect": "metric"}  # the key that tells entries of a list apart
 WORDS = {
@@ -65,28 +66,37 @@ class Suite:
         ]
 
 
-def read(path: Path) -> Suite:
-    """The suite in `path`; raises FlowbenchError, in one line, for whatever is wrong with it."""
-    try:
-        words = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FlowbenchError(f"the suite {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise FlowbenchError(f"{path} is no TOML: {error}") from error
+def read(path: Path, token: bool = False) -> Suite:
+    """The suite in `path`, or with `token` at the size that proves only that it runs.
+
+    Raises FlowbenchError, in one line, for whatever is wrong with it.
+    """
+    words = _words(path)
     try:
         file = File.model_validate(words)
+        file = _tokened(file) if token else file
         rows = tuple(_filled(row, file.suite) for row in file.method)
         found = tuple(part for entry in file.expect for part in _parts(entry, rows))
     except ValidationError as error:
         mistakes = [_mistake(dict(e), words) for e in error.errors()]
         more = f"; and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
         raise FlowbenchError(f"{path}: {'; '.join(mistakes[:SHOWN])}{more}") from error
-    except ValueError as error:
+    except (ValueError, FlowbenchError) as error:
         raise FlowbenchError(f"{path}: {error}") from error
     doubled = {row.label for row in rows if [r.label for r in rows].count(row.label) > 1}
     if doubled:
         raise FlowbenchError(f"{path}: two methods have the label {min(doubled)!r}: rename one")
     return Suite(path, file.suite, rows, found)
+
+
+def _words(path: Path) -> dict[str, Any]:
+    """What the file says; raises FlowbenchError where it is none, or no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FlowbenchError(f"the suite {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise FlowbenchError(f"{path} is no TOML: {error}") from error
 
 
 def _mistake(error: dict[str, Any], words: dict[str, Any]) -> str:
@@ -115,8 +125,34 @@ def _got(error: dict[str, Any]) -> str:
 
 def _near(kind: str, key: str) -> str:
     """The key that was perhaps meant, or all there are."""
-    tables: dict[str, type[Table]] = {"suite": Head, "method": Row, "expect": Expectation}
+    tables: dict[str, type[Table]] = {"suite": Head, "method": Row}
+    tables |= {"expect": Expectation, "token": Token}
     return options.hint(key, tables.get(kind, File).model_fields)
+
+
+def _tokened(file: File) -> File:
+    """Every row with the words of `[token]` and one seed, nothing expected of it.
+
+    Raises ValueError where there is no such table, FlowbenchError where it names neither a label
+    nor a method.
+    """
+    token = file.token
+    if token is None:
+        raise ValueError("has no [token], the size that would prove only that it runs")
+    names = [name for row in file.method for name in (row.label, row.method)]
+    for name in token.options:
+        options.choose("label or method of [token]", name, dict.fromkeys(names))
+    words = {"steps", "batch", "samples", "network", "precision"}
+    said = token.model_dump(include=words, exclude_none=True)
+    rows = []
+    for row in file.method:
+        mine = [token.options.get(name, {}) for name in (row.method, row.label)]
+        changes = {"options": {**row.options, **mine[0], **mine[1]}, "seeds": row.seeds[:1]}
+        rows.append(row.model_copy(update={**said, **changes, "seconds": None, "gpu_hours": None}))
+    head = {"title": f"{file.suite.title}, token size", "seeds": file.suite.seeds[:1]}
+    head |= token.model_dump(include={"reference_rows"}, exclude_none=True)
+    suite = file.suite.model_copy(update=head)
+    return file.model_copy(update={"suite": suite, "method": rows, "expect": []})
 
 
 def _filled(row: Row, head: Head) -> Row:
@@ -124,19 +160,27 @@ def _filled(row: Row, head: Head) -> Row:
     datasets = row.places or head.places
     if not datasets:
         raise ValueError(f"[suite] takes dataset or datasets ({row.label} has none)")
-    changes = {
-        "dataset": None,
-        "datasets": datasets,
-        "seeds": row.seeds or head.seeds,
-        "nfe": list(dict.fromkeys(row.nfe or head.nfe)),
-        "steps": row.steps or head.steps,
-        "batch": row.batch or head.batch,
-        "network": row.network or head.network,
-        "precision": row.precision or head.precision,
-        "augment": row.augment or head.augment,
-        "unconditional": head.unconditional if row.unconditional is None else row.unconditional,
-    }
-    return row.model_copy(update=changes)
+    words = [name for name in Seeing.model_fields if name not in Places.model_fields]
+    mine = {name: getattr(row, name) for name in (*words, "steps", "batch", "samples")}
+    shared = {name: getattr(head, name) for name, value in mine.items() if value is None}
+    filled = row.model_copy(update=shared | {"dataset": None, "datasets": datasets})
+    usual = _usual_nfe(filled)
+    changes = {"seeds": row.seeds or head.seeds}
+    changes["nfe"] = list(dict.fromkeys(row.nfe or head.nfe or usual))
+    return filled.model_copy(update=changes)
+
+
+def _usual_nfe(row: Row) -> Sequence[int]:
+    """What is measured where the file says nothing: the preset's numbers, or the usual ones.
+
+    Raises FlowbenchError, naming the row, for a preset that is not there.
+    """
+    try:
+        preset = presets.get(row.method, row.preset) if row.preset else None
+    except FlowbenchError as error:
+        raise FlowbenchError(f"{row.label}: {error}") from error
+    said = preset.run.get("nfe") if preset else None
+    return NFES.validate_python(said.value) if said else resolution.NFES
 
 
 def _parts(entry: Expectation, rows: tuple[Row, ...]) -> Iterator[Expectation]:

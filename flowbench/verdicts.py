@@ -90,7 +90,8 @@ def bounds(entry: Expectation) -> str:
     """The interval in words."""
     low, high = entry.bounds
     if entry.value is not None:
-        return f"{entry.value:g} ± {entry.tolerance:g}"
+        who = "published " if entry.published else ""
+        return f"{who}{entry.value:g} ± {entry.tolerance:g}"
     if math.isinf(low):
         return f"at most {high:g}"
     return f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"

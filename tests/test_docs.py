@@ -62,13 +62,13 @@ def test_the_exit_codes_are_those_of_the_help_text():
 
 def test_the_suite_of_the_guide_is_one(tmp_path):
     from flowbench import suites
-    from flowbench.suitefile import Expectation, Head, Row
+    from flowbench.suitefile import Expectation, Head, Row, Token
 
     text = re.search(r"```toml\n(.*?)```", PROTOCOLS, re.S).group(1)
     path = tmp_path / "suite.toml"
     path.write_text(text)
     suite = suites.read(path)
-    assert len(suite.cells()) == 6 and len(suite.expectations) == 2
-    for table in (Head, Row, Expectation):
+    assert len(suite.cells()) == 6 and len(suite.expectations) == 3
+    for table in (Head, Row, Expectation, Token):
         for key in table.model_fields:
             assert re.search(rf"\b{key}\b", text) or key in ("datasets",), key

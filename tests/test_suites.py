@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from flowbench import agenda, suites, verdicts, workers
 from flowbench.cli import board
 from flowbench.planning import Setup
 from flowbench.records import RUN_LEVEL, FlowbenchError
+from flowbench.report import suite as report
 from flowbench.suites import Cell
 from flowbench.training import Progress
 from flowbench.workers import Status
@@ -30,6 +32,8 @@ HEAD = (
 EDM = '[[method]]\nlabel = "EDM"\nmethod = "edm"\n'
 CFM = '[[method]]\nlabel = "CFM"\nmethod = "cfm"\n'
 LMM = '[[method]]\nlabel = "LMM"\nmethod = "lmm"\noptions = { pairs = 64, pair_steps = 3 }\n'
+TOKEN = "[token]\nsteps = 2\nbatch = 4\nsamples = 8\n"
+PUBLISHED = "published = true\nvalue = 1.0\ntolerance = 0.1\n"
 EXPECT = '[[expect]]\nlabel = "EDM"\nmetric = "S"\nsource = "x"\n'
 
 
@@ -55,7 +59,7 @@ def rows(path, query):
         (EDM, "suite is missing"),
         (HEAD, "method is missing"),
         (
-            HEAD.replace("seeds", "x") + "sede = 1\n" + EDM,
+            HEAD + "sede = 1\n" + EDM,
             "suite: sede is no key there; did you mean",
         ),
         (HEAD + EDM + "[extra]\n", "extra is no key there; there are suite, method, expect"),
@@ -89,6 +93,20 @@ def rows(path, query):
             + "max = 1\n",
             "say which dataset",
         ),
+        (HEAD + EDM + "gpu_hours = -1.0\n", "method 1 (EDM): gpu_hours Input should be greater"),
+        (
+            HEAD + EDM + EXPECT + "published = true\nmax = 1\n",
+            "takes value and tolerance of its own",
+        ),
+        (
+            HEAD + EDM + CFM + EXPECT + PUBLISHED + 'minus = "CFM"\n',
+            "that is published takes value and tolerance of its own",
+        ),
+        (HEAD + EDM + 'preset = "cifar"\n', "EDM: no preset of edm called 'cifar': did you mean"),
+        (HEAD + 'preset = "x"\n' + EDM + TOKEN, "EDM: no preset of edm called 'x'"),
+        (HEAD + EDM + "[token]\nsteps = 2\nbatch = 4\n", "token: samples is missing"),
+        (HEAD + EDM + TOKEN + "step = 2\n", "token: step is no key there; did you mean steps?"),
+        (HEAD + EDM + TOKEN + "options = { edm = 3 }\n", "token: options takes a table"),
     ],
 )
 def test_mistakes_in_a_file_are_one_line_that_says_where(tmp_path, text, message):
@@ -131,10 +149,88 @@ def test_rows_become_cells_and_take_from_the_head_what_they_do_not_say(tmp_path)
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.toml")), ids=lambda p: p.stem)
 def test_the_suites_that_come_along_can_be_planned(path):
     suite = suites.read(path)
-    one = {cell.seed for cell in suite.cells()}
-    tasks = agenda.tasks(suite, seeds=[min(one)])
-    assert tasks and len({task.key for task in tasks}) == len(tasks)
-    assert all(task.cell.row.seconds is not None for task in tasks), "no estimate"
+    one, unready = {cell.seed for cell in suite.cells()}, []
+    tasks = agenda.tasks(suite, seeds=[min(one)], unready=unready)
+    assert len({task.key for task in tasks}) == len(tasks)
+    rows = [entry.cell.row for entry in (*tasks, *unready)]
+    assert rows and all((row.gpu_hours if unready else row.seconds) for row in rows), "no estimate"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (EDM, "has no [token]"),
+        (EDM + TOKEN + "options = { edn = { lr = 1.0 } }\n", "no label or method of [token] 'edn'"),
+    ],
+)
+def test_a_token_that_is_none_is_one_line(tmp_path, text, message):
+    with pytest.raises(FlowbenchError, match=re.escape(message)) as caught:
+        suites.read(write(tmp_path, HEAD + text), token=True)
+    assert "suite.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_token_words_win_over_rows_and_labels_over_methods(tmp_path):
+    head = HEAD + "seeds = [3, 4]\n"
+    rows = EDM + "steps = 50\nsamples = 100\noptions = { lr = 0.1, ema = 0.5 }\nseconds = 3\n"
+    rows += EDM.replace('label = "EDM"', 'label = "other"') + EXPECT + "max = 1.0\n"
+    more = 'network = "small"\nprecision = "fp32"\nreference_rows = 9\n'
+    more += "options = { edm = { lr = 1.0 }, other = { lr = 2.0, ema = 0.1 } }\n"
+    suite = suites.read(write(tmp_path, head + rows + TOKEN + more), token=True)
+    first, second = suite.rows
+    assert (first.steps, first.batch, first.samples, first.network) == (2, 4, 8, "small")
+    assert first.options == {"lr": 1.0, "ema": 0.5} and first.seconds is None
+    assert second.options == {"lr": 2.0, "ema": 0.1} and second.precision == "fp32"
+    assert suite.expectations == () and suite.head.reference_rows == 9
+    assert [cell.seed for cell in suite.cells()] == [3, 3]
+    assert suites.read(suite.path).rows[0].steps == 50
+
+
+def test_nfe_and_samples_come_from_row_then_head_then_preset(tmp_path):
+    bare = HEAD.replace("nfe = [1, 2]\n", "").replace("samples = 200\n", "")
+    preset = 'preset = "cifar10"\n'
+    (row,) = read(tmp_path, bare + EDM + preset).rows
+    assert (row.nfe, row.samples) == ([35], None), "planning takes samples from the preset"
+    assert read(tmp_path, bare + CFM + preset).rows[0].nfe == [0], "auto"
+    assert read(tmp_path, bare + EDM).rows[0].nfe == [1, 2, 4, 8]
+    assert read(tmp_path, HEAD + EDM + preset).rows[0].nfe == [1, 2]
+    row = read(tmp_path, HEAD + EDM + preset + "nfe = [3]\nsamples = 9\n").rows[0]
+    assert (row.nfe, row.samples) == ([3], 9)
+
+
+def test_preset_and_optimizer_of_a_row_reach_its_run(tmp_path):
+    words = 'preset = "cifar10"\noptimizer = "adam,warmup=3"\naugment = "none"\n'
+    words += 'network = "ddpmpp,channels=32,mult=1,blocks=1"\n'
+    words += "options = { lr = 0.5 }\n"
+    text = HEAD.replace("moons", "digits") + EDM + words
+    (task,) = agenda.tasks(read(tmp_path, text))
+    spec = task.plan.spec
+    assert (spec.budget.steps, spec.budget.batch, task.plan.protocol.samples) == (20, 32, 200)
+    assert spec.setting["optimizer"] == "adam,warmup=3"
+    assert task.plan.method.lr == 0.5 and task.plan.method.solver == "heun"
+    assert dict(spec.changed)["preset"] == "cifar10"
+
+
+def test_a_published_number_is_shown_as_such(tmp_path):
+    suite = read(tmp_path, HEAD + EDM + EXPECT + PUBLISHED)
+    table = report.published_table(suite)
+    assert [cell.words for cell in table.rows[0]] == ["EDM", "moons", "S", "", "1", "x"]
+    (verdict,) = verdicts.judge(suite, {("EDM", "moons", "S", RUN_LEVEL): {0: 1.05}}, {})
+    (line, _) = report.verdict_lines([verdict])
+    assert "met" in line and "expected published 1 ± 0.1: 1.05" in line
+    assert report.published_table(read(tmp_path, HEAD + EDM)) is None
+
+
+def test_a_suite_at_token_size_runs_and_is_compared(flowbench, tmp_path):
+    expect = '[[expect]]\nlabel = "LMM"\nmetric = "w2"\nnfe = 2\nmax = 0.0\nsource = "x"\n'
+    text = HEAD.replace("steps = 20", "steps = 100_000") + EDM + LMM + expect + TOKEN
+    path = str(write(tmp_path, text))
+    code, output = flowbench("run", "--suite", path, "--token")
+    assert code == 0, output
+    assert f"see flowbench compare --suite {path} --token" in output
+    code, output = flowbench("compare", "--suite", path, "--token", "--strict")
+    assert code == 0 and "T, token size" in output and "not measured" not in output
+    code, output = flowbench("compare", "--suite", path)
+    assert output.count("not measured") >= 2, "runs of another size are no part of it"
 
 
 def test_a_teacher_ranks_before_its_students_wherever_it_stands(tmp_path):
@@ -165,6 +261,32 @@ def test_a_teacher_that_is_no_row_is_shared(tmp_path):
     assert not tasks[0].shared
 
 
+def test_cells_that_only_sample_in_another_way_train_one_network(flowbench, database, tmp_path):
+    more = (
+        'label = "{0}"\nmethod = "lmm"\nnfe = [3]\noptions = {{ pairs = 64, pair_steps = 3{1} }}\n'
+    )
+    text = "".join(
+        "[[method]]\n" + more.format(label, words)
+        for label, words in (
+            ("first", ', sampler = "paper"'),
+            ("second", ', sampler = "paper", indices = [0, 1, 2]'),
+            ("line", ""),
+        )
+    )
+    path = write(tmp_path, HEAD + EDM + text)
+    edm, first, second, line = agenda.tasks(suites.read(path))
+    agenda.look_up([edm, first, second], None, False, Setup(folder=tmp_path / "runs"))
+    assert first.shared == second.shared == {line.plan.spec.name}
+    agenda.look_up([edm, first, second, line], None, False, Setup(folder=tmp_path / "runs"))
+    assert first.teachers == [line, edm] and first.shared == set()
+    assert flowbench("run", "--suite", str(path), "--quiet") == (0, "")
+    networks = {p.parent.name for p in (tmp_path / "runs").glob("*/network.safetensors")}
+    assert networks == {edm.plan.spec.name, line.plan.spec.name}
+    score = "select value from scores join attempts on attempts.id = attempt_id join runs on "
+    score += "runs.id = run_id where scores.name = 'w2' and nfe = 3 and subject = 'model'"
+    assert len(set(rows(database, score))) == 3, "they sample in three ways"
+
+
 def test_a_label_may_be_a_teacher(tmp_path):
     small = EDM.replace("EDM", "small") + "options = { width = 16 }\n"
     tasks = agenda.tasks(read(tmp_path, HEAD + small + LMM + 'teacher = "small"\n'))
@@ -175,7 +297,7 @@ def task(name, *teachers, seconds=None, shared=(), key=None):
     """A task that nothing was planned for."""
     row = SimpleNamespace(label=name, seconds=seconds)
     spec = SimpleNamespace(key=key or name, name=name)
-    plan = SimpleNamespace(spec=spec, teacher=None)
+    plan = SimpleNamespace(spec=spec, teacher=None, trained=None)
     cell = Cell(row, "moons", 0)
     return agenda.Task(cell, None, plan, 1, 1, "", list(teachers), set(shared), seconds)
 
@@ -378,6 +500,7 @@ def test_without_an_estimate_the_time_left_is_that_of_rows_that_have_ended():
 PLUGIN = '''"""Two methods that fail."""
 
 import os
+import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path

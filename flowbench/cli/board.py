@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from flowbench.agenda import Task, span
+from flowbench.agenda import Task, Unready, span
+from flowbench.suites import Cell
 from flowbench.workers import Status
 
 INTERVAL = 30.0  # seconds between plain lines about what runs
@@ -175,23 +176,50 @@ def table(progresses: Progresses, height: int = ROWS) -> Any:
     return grid
 
 
-def plan_table(tasks: Sequence[Task], jobs: int, title: str) -> Any:
+def plan_table(
+    tasks: Sequence[Task], jobs: int, title: str, unready: Sequence[Unready] = ()
+) -> Any:
     """What `--dry-run` prints: each cell, what is there of it, and what it will take."""
     from flowbench.report.layout import Table, Text
 
-    columns = ["method", "data", "seed", "state", "seconds", "run"]
-    found = Table(title, columns, [])
-    for task in tasks:
-        cell = task.cell
-        seconds = "unknown" if task.seconds is None else f"{task.seconds:.0f}"
-        row = [cell.row.label, cell.dataset, str(cell.seed), _state(task), seconds]
-        found.rows.append([Text(word) for word in [*row, task.plan.spec.name]])
+    columns = ["method", "data", "seed", "state", "seconds", "GPU-hours", "run"]
+    rows = [
+        (*_place(t.cell), _state(t), _seconds(t), _gpu_hours(t.cell), t.plan.spec.name)
+        for t in tasks
+    ]
+    rows += [(*_place(e.cell), "not here", "unknown", _gpu_hours(e.cell), "") for e in unready]
+    shown = [n for n, name in enumerate(columns) if name != "GPU-hours" or any(r[n] for r in rows)]
+    words = [[Text(row[n]) for n in shown] for row in rows]
+    found = Table(title, [columns[n] for n in shown], words)
+    found.notes += _plan_notes(tasks, jobs, unready)
+    return found
+
+
+def _plan_notes(tasks: Sequence[Task], jobs: int, unready: Sequence[Unready]) -> Iterator[str]:
+    """What is to do and what it takes, and what has to be supplied first."""
     todo = [task for task in tasks if task.missing]
     known = duration(span(tasks, jobs))
-    unknown = sum(task.seconds is None for task in todo)
+    unknown = sum(task.seconds is None for task in todo) + len(unready)
     more = f", and {unknown} runs of which nothing is known" if unknown else ""
-    found.notes.append(f"{len(todo)} of {len(tasks)} runs to do, {jobs} at a time: {known}{more}")
-    return found
+    count = f"{len(todo) + len(unready)} of {len(tasks) + len(unready)}"
+    yield f"{count} runs to do, {jobs} at a time: {known}{more}"
+    cells = [*(task.cell for task in todo), *(entry.cell for entry in unready)]
+    hours = [cell.row.gpu_hours for cell in cells if cell.row.gpu_hours is not None]
+    if hours:
+        yield f"about {sum(hours):.3g} GPU-hours on a GPU of the H200's class, as the file reckons"
+    yield from (f"not here: {why}" for why in dict.fromkeys(entry.why for entry in unready))
+
+
+def _place(cell: Cell) -> tuple[str, str, str]:
+    return cell.row.label, cell.dataset, str(cell.seed)
+
+
+def _seconds(task: Task) -> str:
+    return "unknown" if task.seconds is None else f"{task.seconds:.0f}"
+
+
+def _gpu_hours(cell: Cell) -> str:
+    return "" if cell.row.gpu_hours is None else f"{cell.row.gpu_hours:.3g}"
 
 
 def _state(task: Task) -> str:

@@ -35,6 +35,7 @@ def run(
     setup: Any,
     jobs: int | None,
     dry: bool,
+    token: bool,
     quiet: bool,
     force: bool,
     named: bool,
@@ -42,15 +43,11 @@ def run(
     """Do what is missing of a suite; raises RunFailed at the end if a cell failed."""
     from flowbench import agenda, execution, suites, workers
     from flowbench.cli import board
-    from flowbench.report import terminal
 
-    suite, planned = suites.read(path), dataclasses.replace(setup, device="cpu")
+    suite, planned = suites.read(path, token), dataclasses.replace(setup, device="cpu")
     jobs = jobs or (1 if setup.device.startswith("cuda") else workers.cores())
     if dry:
-        tasks = agenda.tasks(suite, planned, **narrow)
-        agenda.look_up(tasks, _existing(db), force, setup)
-        terminal.show([board.plan_table(tasks, jobs, suite.head.title)])
-        return
+        return _say_plan(suite, planned, narrow, _existing(db), jobs, force)
     threads = max(1, workers.cores() // jobs)
     with execution.terminable(), workers.context(threads) as context:
         tasks = agenda.tasks(suite, planned, **narrow)  # while the server of processes starts
@@ -58,16 +55,32 @@ def run(
         statuses = [_status(task) for task in tasks]
         with board.watcher(quiet, sys.stderr.isatty(), statuses, jobs) as watch:
             _crew(db, setup, force, jobs, threads, watch, context).run(statuses)
-    _end(path, statuses, quiet)
+    _end(path, statuses, quiet, " --token" if token else "")
+
+
+def _say_plan(suite, setup, narrow: dict[str, Any], store, jobs: int, force: bool) -> None:
+    """Print what there is to do, also where data are not here yet, and what papers published."""
+    from flowbench import agenda
+    from flowbench.cli import board
+    from flowbench.report import suite as report
+    from flowbench.report import terminal
+
+    unready: list[agenda.Unready] = []
+    tasks = agenda.tasks(suite, setup, **narrow, unready=unready)
+    agenda.look_up(tasks, store, force, setup)
+    published = report.published_table(suite)
+    plan = board.plan_table(tasks, jobs, suite.head.title, unready)
+    terminal.show([plan, *([published] if published else [])])
 
 
 def compare(
     path: Path,
     db: str,
-    data_root: Path | None,
+    setup: Any,
     metrics: Sequence[str],
     nfes: Sequence[int],
     form: str,
+    token: bool = False,
 ) -> tuple[Any, list[tuple[str, Any]], bool]:
     """Print a suite's tables and verdicts; returns the store, its rows, and whether all are met.
 
@@ -75,32 +88,43 @@ def compare(
     options lead to; others in the database have no part in it.
     """
     from flowbench import suites
-    from flowbench.report import suite as report
-    from flowbench.report import terminal, text
     from flowbench.store import Store
 
-    suite, store = suites.read(path), Store.open_existing(words.url(db))
-    results = _results(suite, store, data_root)
+    suite, store = suites.read(path, token), Store.open_existing(words.url(db))
+    results = _results(suite, store, setup)
     tables = [results.table(name, metrics, nfes) for name in suite.datasets]
     verdicts = results.verdicts()
-    if form == "md":
-        judged = [report.verdict_table(verdicts)] if verdicts else []
-        click.echo(text.markdown([*tables, *judged]), nl=False)
-    else:
-        terminal.show(tables)
-        for line in report.verdict_lines(verdicts) if verdicts else []:
-            click.echo(line)
+    _show(tables, verdicts, form)
     return store, results.rows(), all(verdict.word == "met" for verdict in verdicts)
 
 
-def _results(suite, store, data_root: Path | None):
+def _show(tables: Sequence[Any], verdicts: Sequence[Any], form: str) -> None:
+    """Print tables and verdicts for a terminal, or as Markdown."""
+    from flowbench.report import suite as report
+    from flowbench.report import terminal, text
+
+    if form == "md":
+        judged = [report.verdict_table(verdicts)] if verdicts else []
+        click.echo(text.markdown([*tables, *judged]), nl=False)
+        return
+    terminal.show(tables)
+    for line in report.verdict_lines(verdicts) if verdicts else []:
+        click.echo(line)
+
+
+def looking(data_root: Path | None, losses: tuple[str, ...]) -> Any:
+    """The setup of a look at what is stored."""
+    from flowbench.planning import Setup
+
+    return Setup(data_root=data_root, weights=words.pretrained(losses=losses))
+
+
+def _results(suite, store, setup):
     """What the database holds of each cell, matched by the key of its run."""
     from flowbench import agenda, plugins, runner
     from flowbench.cli.tables import goals
-    from flowbench.planning import Setup
     from flowbench.report.suite import Entry, Results
 
-    setup = Setup(data_root=data_root, weights=words.extractors(None, None, False))
     tasks = agenda.tasks(suite, setup)
     measured = {name: store.measured(name) for name in suite.datasets}
     tried = {name: store.tried(name) for name in suite.datasets}
@@ -166,7 +190,7 @@ def _created(db: str, folder: Path, named: bool):
     return Store(_url(db))
 
 
-def _end(path: Path, statuses, quiet: bool) -> None:
+def _end(path: Path, statuses, quiet: bool, token: str) -> None:
     """Say how it went; raises RunFailed if a cell failed."""
     failed = [status for status in statuses if status.word == "failed"]
     if failed:
@@ -174,4 +198,6 @@ def _end(path: Path, statuses, quiet: bool) -> None:
         more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
         raise RunFailed(f"{len(failed)} of {len(statuses)} runs failed: {named}{more}")
     if not quiet:
-        click.echo(f"all {len(statuses)} runs are there; see flowbench compare --suite {path}")
+        click.echo(
+            f"all {len(statuses)} runs are there; see flowbench compare --suite {path}{token}"
+        )

@@ -35,6 +35,8 @@ from flowbench.records import Dataset, FlowbenchError, RunFailed
     help="The runs of this file and no others, and whether its expectations are met.",
 )
 @click.option("--strict", is_flag=True, help="Of a suite: exit with 3 unless all is met.")
+@click.option("--token", is_flag=True, help="Of a suite: what `run --token` has made of it.")
+@words.feature_weights
 @click.option(
     "--format",
     "form",
@@ -45,21 +47,16 @@ from flowbench.records import Dataset, FlowbenchError, RunFailed
 @words.runs
 @words.data_root
 @words.database
-def compare(
-    methods, dataset, nfe, metrics, sheet, figure, suite, strict, form, folder, data_root, db
-) -> None:
+def compare(methods, suite, figure, strict, metrics, folder, data_root, db, **asked) -> None:
     """Compare METHODS: one table a data set, mean ± standard deviation over seeds, best in bold."""
     metrics, met = [name for some in metrics for name in some.split(",")], True
+    its = {name: asked.pop(name) for name in ("token", "feature_weights")}
     if suite is not None:
-        from flowbench.cli import suite as suites
-
-        if methods or dataset or sheet:
-            raise FlowbenchError("--suite says what to compare: METHODS, --dataset, --sheet do not")
-        store, rows, met = suites.compare(suite, db, data_root, metrics, nfe or (), form)
-    elif strict:
-        raise FlowbenchError("--strict belongs to --suite, whose expectations it is about")
+        store, rows, met = _suite(suite, methods, db, data_root, metrics, **asked, **its)
+    elif strict or any(its.values()):
+        raise FlowbenchError("--strict belongs to --suite, as do --token and --feature-weights")
     else:
-        store, rows = _compared(db, dataset, methods, nfe, metrics, form, folder, sheet)
+        store, rows = _compared(db, methods, metrics, folder, **asked)
     if figure:
         from flowbench.cli import pictures
 
@@ -68,7 +65,19 @@ def compare(
         raise RunFailed(f"not every expectation of {suite} is met")
 
 
-def _compared(db: str, dataset, methods, nfe, metrics, form: str, folder, sheet):
+def _suite(
+    suite, methods, db, data_root, metrics, dataset, nfe, sheet, form, token, feature_weights
+):
+    """Print the tables and verdicts of a suite; returns store, rows, and whether all are met."""
+    from flowbench.cli import suite as suites
+
+    if methods or dataset or sheet:
+        raise FlowbenchError("--suite says what to compare: METHODS, --dataset, --sheet do not")
+    setup = suites.looking(data_root, feature_weights)
+    return suites.compare(suite, db, setup, metrics, nfe or (), form, token)
+
+
+def _compared(db: str, methods, metrics, folder, dataset, nfe, sheet, form: str):
     """Print a table for each section; returns the store, and label and run of each row."""
     from flowbench.report import layout, terminal, text
 

@@ -212,6 +212,18 @@ def verdict_table(found: Sequence[Verdict]) -> Table:
     return table
 
 
+def published_table(suite: Suite) -> Table | None:
+    """The papers' numbers that the suite is held against; None where it has none."""
+    columns = ["method", "data", "metric", "NFE", "value", "source"]
+    table = Table("Published numbers: the papers' own, not measured here", columns, [])
+    for entry in suite.expectations:
+        if entry.published and entry.value is not None:
+            nfe = "" if entry.nfe is None else str(entry.nfe or "auto")
+            words = (entry.label, entry.dataset or "", entry.metric, nfe, f"{entry.value:g}")
+            table.rows.append([Text(word) for word in (*words, entry.source)])
+    return table if table.rows else None
+
+
 def verdict_lines(found: Sequence[Verdict]) -> list[str]:
     """The same for a terminal, a line each."""
     table = verdict_table(found)
