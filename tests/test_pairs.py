@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from flowbench import pairs as module
-from flowbench import solvers
+from flowbench import planning, solvers
 from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.data.ahead import drawer
 from flowbench.pair_files import Mapped, Shards, map_tensors, parts
 from flowbench.pairs import Pairs
+from flowbench.plans import Request, Setup
 from flowbench.records import Budget, Diverged, FlowbenchError
 from flowbench.testing import toy, toy_teacher
 from flowbench.training import Prepared, Run
@@ -479,3 +480,12 @@ def test_commands_at_the_same_time_share_the_work(flowbench, tmp_path, database)
     assert [one.returncode for one in crowd] == [0, 0], outputs
     assert len(files(tmp_path / "runs")) == 3
     assert outputs[0][0] == outputs[1][0] and "2500 pairs of lmm" in outputs[0][0]
+
+
+def test_pairs_are_never_flipped(tmp_path):
+    """A sample that is flipped without its noise is another one's: only the teacher's data are."""
+    plan = planning.plan(Request("lmm", "digits", augment="flip"), Setup(folder=tmp_path))
+    assert plan.data.train.augment is None and plan.teacher is not None
+    assert plan.teacher.data.train.augment is not None
+    with pytest.raises(FlowbenchError, match="cannot be augmented"):
+        next(Run(Budget(1, 4), augment=True).batches(paired(tmp_path)))
