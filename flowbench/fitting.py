@@ -224,10 +224,12 @@ def fit(
     as a target network. At every `rival.turn()` the rival steps instead.
     """
     average = Average(net, ema) if average is None else average
-    recipe, steps = run.optimizer, run.budget.steps
+    recipe, moves = run.optimizer, run.budget.steps
+    if rival is not None:  # every other step is the rival's
+        moves = (moves + 1) // 2
     average.ramp, average.warmup = recipe.ramp, recipe.warmup
     optimizer = recipe.build(net.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: recipe.factor(k, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: recipe.factor(k, moves))
     step = Step(net, loss, optimizer, schedule, run, recipe.largest)
     parts = {"net": net, "average": average, "optimizer": optimizer, "schedule": schedule}
     beside = {"source": source if hasattr(source, "state_dict") else None}

@@ -183,6 +183,8 @@ def _teacher(word: Any, student: Plan, request: Request, setup: Setup) -> Plan:
         budget = student.spec.budget
         request = dataclasses.replace(presets.fill(request), preset=None, images=None)
         request = dataclasses.replace(request, steps=budget.steps, batch=budget.batch)
+    else:  # the optimizer that a user names is the student's
+        request = dataclasses.replace(request, optimizer=None)
     request = dataclasses.replace(request, teacher=None, samples=None, nfe=())
     wanted = _for_teacher(word, student)
     return plan(dataclasses.replace(request, method=word, options=wanted), setup)

@@ -128,3 +128,36 @@ def test_training_follows_the_run():
 def test_no_clipping_is_an_infinite_norm():
     assert parse("adam,clip=0").largest == math.inf and DEFAULT.largest == 1.0
     assert set(optimizers.OPTIMIZERS) == {"adam", "radam", "adamw"}
+
+
+class Quiet:
+    """A rival that never changes."""
+
+    count = 0
+
+    def turn(self):
+        self.count += 1
+        return self.count % 2 == 0
+
+    def step(self, batch):
+        return torch.zeros(())
+
+    def state_dict(self):
+        return {}
+
+    load_state_dict = state_dict
+
+
+@pytest.mark.parametrize("rival", [None, Quiet()])
+def test_the_step_size_ends_at_0_also_where_a_rival_has_every_other_step(rival, monkeypatch):
+    sizes, step = [], torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda self, *given: sizes.append(self.param_groups[0]["lr"]) or step(self, *given),
+    )
+    net = nn.Linear(6, 1)
+    run = Run(Budget(200, 4))
+    fit(net, lambda x, y: net(x).square().mean(), toy("vector").train, run, lr=1.0, rival=rival)
+    assert len(sizes) == (200 if rival is None else 100)
+    assert max(sizes) == pytest.approx(1.0, abs=1e-2) and sizes[-1] < 2e-3

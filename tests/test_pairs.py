@@ -435,17 +435,19 @@ WORDS = ["lmm", "--dataset", "digits", "--steps", "6", "--batch", "16", "-o", "w
 WORDS += ["-o", "pairs=40", "-o", "pair_steps=3"]
 
 
-def test_the_command_makes_what_the_run_finds(flowbench, tmp_path):
-    code, output = flowbench("pairs", *WORDS)
+@pytest.mark.parametrize("sampler", ["line", "paper"])  # paper: a run that shares its network
+def test_the_command_makes_what_the_run_finds(flowbench, tmp_path, sampler):
+    words = [*WORDS, "-o", f"sampler={sampler}"]
+    code, output = flowbench("pairs", *words)
     (path,) = files(tmp_path / "runs")
     line = output.splitlines()[-1]
     assert code == 0 and "40 pairs of lmm " in line and f"{path.parent} (" in line
     assert not list((tmp_path / "runs").glob("digits-lmm-*")), "the run itself is not begun"
     assert not list((tmp_path / "runs").glob(".pairs-*"))
     made = path.stat().st_mtime_ns
-    code, output = flowbench("pairs", *WORDS, "--quiet")
+    code, output = flowbench("pairs", *words, "--quiet")
     assert (code, output) == (0, "") and path.stat().st_mtime_ns == made
-    code, output = flowbench("run", *WORDS, "--nfe", "1", "--samples", "20")
+    code, output = flowbench("run", *words, "--nfe", "1", "--samples", "20")
     assert code == 0 and "pairs: " not in output
     assert files(tmp_path / "runs") == [path] and path.stat().st_mtime_ns == made
 

@@ -125,6 +125,19 @@ def test_a_teacher_takes_its_own_or_the_students(monkeypatch, tmp_path):
     assert planned(options={"width": "40"}).teacher.method.width == 40
 
 
+def test_the_optimizer_that_a_user_names_is_the_students(monkeypatch, tmp_path):
+    write(monkeypatch, tmp_path, lmm=LMM, edm=EDM)
+    plan = planned(optimizer="radam,schedule=linear")
+    assert plan.spec.setting["optimizer"] == "radam,schedule=linear"
+    assert plan.teacher.spec.setting == {}
+    assert planning.again(plan.spec, Setup()).spec.key == plan.spec.key
+
+
+@pytest.mark.parametrize("method", ["lmm", "ctm"])
+def test_every_student_has_a_teacher_with_a_recipe_of_its_own(method):
+    assert set(presets.of(method)) <= set(presets.of("edm"))
+
+
 def test_a_stored_run_leads_back_to_its_plan(lmm):
     for words in ({}, {"steps": 5}, {"batch": 8, "options": {"pairs": "60"}}):
         plan = planned(**words)

@@ -82,7 +82,7 @@ def _prepare(plan: Any, setup: Any) -> list[str]:
 
     sets: list[Pairs] = []
     if plan.teacher is not None and hasattr(plan.method, "pairs"):
-        only = dataclasses.replace(plan, method=Preparation(plan.method))
+        only = dataclasses.replace(plan, method=Preparation(plan.method), trained=None)
         with tempfile.TemporaryDirectory(prefix=".pairs-", dir=setup.folder) as folder:
             try:
                 runner.train(only, setup, Path(folder))

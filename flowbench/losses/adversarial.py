@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowbench.training import Run
 
 Kind = Literal["hinge", "bce"]
+SCALE = 2.0**12  # of losses whose gradients are looked at: float16 loses small ones
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: Kind = "hinge") -> Tensor:
@@ -54,8 +55,8 @@ def adaptive_weight(
     """
     norms = []
     for loss in (first, second):
-        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
-        norms.append(_norm(gradient))
+        (gradient,) = torch.autograd.grad(SCALE * loss, weight, retain_graph=True)
+        norms.append(_norm(gradient) / SCALE)
     return (norms[0] / (norms[1] + eps)).clamp(low, high).to(first.dtype)
 
 

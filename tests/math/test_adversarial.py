@@ -308,3 +308,14 @@ def test_rows_go_through_in_parts():
         values = first.step(batch(step)), second.step(batch(step))
         torch.testing.assert_close(*values)
     torch.testing.assert_close(whole.layer.weight, parted.layer.weight)
+
+
+def test_small_gradients_survive_half_precision():
+    """The factor of two losses with gradients below float16's least number, 6e-8."""
+    weight = torch.nn.Parameter(torch.ones(4, dtype=torch.float16))
+    near, far = (torch.full((4,), size) for size in (4e-8, 2e-8))
+    first, second = ((weight.float() * part).sum() for part in (near, far))
+    (lost,) = torch.autograd.grad(second, weight, retain_graph=True)
+    assert not lost.any()  # unscaled
+    factor = adaptive_weight(first, second, weight, eps=0.0)
+    assert factor.item() == pytest.approx(2.0, rel=1e-2)
