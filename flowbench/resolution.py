@@ -68,14 +68,17 @@ def frozen(request: Request, method: Any, setup: Setup) -> dict[str, Path]:
     Raises Absent for one that is not here.
     """
     names = getattr(method, "needs_weights", ())
-    for name in names:
-        if name not in setup.weights:
-            known = KNOWN[name]
-            raise Absent(
-                f"{request.method} with these options needs the weights {name} ({known.summary}):"
-                f" flowbench weights download {name}, or {known.instead}"
-            )
-    return {name: setup.weights[name] for name in names}
+    missing = [KNOWN[name] for name in names if name not in setup.weights]
+    if not missing:
+        return {name: setup.weights[name] for name in names}
+    needs = f"{request.method} with these options needs the weights"
+    if len(missing) == 1:
+        known = missing[0]
+        how = f"flowbench weights download {known.name}, or {known.instead}"
+        raise Absent(f"{needs} {known.name} ({known.summary}): {how}")
+    listed = ", ".join(known.name for known in missing)
+    how = "`flowbench weights download NAME` for each, or give --feature-weights NAME=FILE"
+    raise Absent(f"{needs} {listed}: {how}")
 
 
 def hashes(files: Mapping[str, Path]) -> dict[str, str]:

@@ -206,7 +206,8 @@ def _plan_notes(tasks: Sequence[Task], jobs: int, unready: Sequence[Unready]) ->
     cells = [*(task.cell for task in todo), *(entry.cell for entry in unready)]
     hours = [cell.row.gpu_hours for cell in cells if cell.row.gpu_hours is not None]
     if hours:
-        yield f"about {sum(hours):.3g} GPU-hours on a GPU of the H200's class, as the file reckons"
+        total = _hours(sum(hours))
+        yield f"about {total} GPU-hours on a GPU of the H200's class, by the file's estimate"
     yield from (f"not here: {why}" for why in dict.fromkeys(entry.why for entry in unready))
 
 
@@ -219,7 +220,7 @@ def _seconds(task: Task) -> str:
 
 
 def _gpu_hours(cell: Cell) -> str:
-    return "" if cell.row.gpu_hours is None else f"{cell.row.gpu_hours:.3g}"
+    return "" if cell.row.gpu_hours is None else _hours(cell.row.gpu_hours)
 
 
 def _state(task: Task) -> str:
@@ -228,3 +229,8 @@ def _state(task: Task) -> str:
     if not task.missing:
         return "cached"
     return "new" if task.missing == task.scores else f"{task.missing} scores missing"
+
+
+def _hours(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
