@@ -47,7 +47,9 @@ WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
     help="Training seeds, each a run of its own.",
 )
 @click.option(
-    "--samples", type=click.IntRange(2, 10**7), help="Samples per NFE.  [data set's default]"
+    "--samples",
+    type=click.IntRange(2, 10**7),
+    help="Samples per NFE.  [preset's, or the data set's]",
 )
 @click.option(
     "--sample-seed",
@@ -57,9 +59,13 @@ WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
     show_default=True,
     help="Noise streams that samples start from; 0,1,2: their mean, sd and minimum.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Steps per stage.  [data set's default]")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Steps of training.  [preset's, or the data set's]"
+)
 @click.option("--images", type=click.IntRange(1), help="The same in examples: steps x batch.")
-@click.option("--batch", type=click.IntRange(1), help="Examples per step.  [data set's default]")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Examples per step.  [preset's, or the data set's]"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option(
     "-o",
@@ -73,7 +79,9 @@ WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
 @click.option("--weights", type=words.FILE, help="Train nothing: examine the network of this file.")
 @click.option("--network", metavar="WORD", help="The backbone: see `flowbench networks`.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the backbone.")
-@click.option("--optimizer", metavar="WORD", help="adam, radam or adamw, and how: see README.")
+@click.option(
+    "--optimizer", metavar="WORD", help="adam, or how else: radam,schedule=constant; see README."
+)
 @click.option("--augment", metavar="WORD", help="none, flip, edm or edm:0.12.  [default: none]")
 @click.option("--unconditional", is_flag=True, help="Leave the labels out.")
 @click.option("--micro-batch", type=click.IntRange(1), help="Examples at once.  [what fits]")
