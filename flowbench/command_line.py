@@ -29,6 +29,8 @@ def command(
         words += ["--samples", str(section.n)]
     if section.sample_seed:
         words += ["--sample-seed", str(section.sample_seed)]
+    if spec.setting and "preset" not in spec.changed:  # some sets have one of their name
+        words += ["--preset", "none"]
     for name, value in sorted(spec.changed.items()):
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         if name in OF_THE_RUN:

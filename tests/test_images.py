@@ -352,6 +352,7 @@ def test_lines_on_imagenet_64_go_through_every_stage(flowbench, tmp_path, incept
     """The real resolution, number of classes and kind of network, of a smaller width."""
     write_zip(tmp_path / "imagenet-64x64.zip", smooth(24, 64), np.arange(24) * 43)
     words = ["run", "lmm", "--dataset", "imagenet64", "--data-root", str(tmp_path)]
+    words += ["--preset", "none"]
     words += ["--network", "adm,blocks=1", "-o", "width=32", "-o", "pairs=4", "-o", "pair_steps=2"]
     words += ["--steps", "2", "--batch", "4", "--samples", "4", "--nfe", "1,2"]
     code, output = flowbench(*words, "--inception-weights", str(inception))

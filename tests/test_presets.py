@@ -171,6 +171,17 @@ def test_words_that_are_no_preset():
         assert found.exit_code == 2 and said in found.output
 
 
+def test_a_data_set_takes_the_preset_of_its_own_name(monkeypatch, tmp_path):
+    from flowbench.cli.asking import preset
+
+    write(monkeypatch, tmp_path, lmm=LMM.replace("[small", "[digits"))
+    assert preset("lmm", "digits", None, None) == "digits"
+    assert preset("lmm", "digits", "none", None) is None
+    assert preset("lmm", "digits", "small", None) == "small"
+    assert preset("lmm", "moons", None, None) is None
+    assert preset("lmm", "digits", None, tmp_path) is None  # --weights trains nothing
+
+
 def test_they_are_printed_as_they_are_typed():
     text = CliRunner().invoke(cli, ["methods", "lmm", "--preset", "imagenet64"]).output
     for line in ("--network adm", "-o lr=8e-06", "-o pairs=4000000", "--steps 110000"):

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from flowbench import hookimpl
+from flowbench.cli import asking, words
 from flowbench.cli import run as running
-from flowbench.cli import words
 from flowbench.records import FlowbenchError
 
 # Words of `run` that no pair hangs on, as its functions want them.
@@ -50,11 +50,11 @@ def make(ctx: click.Context, db: str, folder: Path | None, quiet: bool, **asked:
     from flowbench.cli.progress import watcher
 
     asked |= UNUSED
-    setup = running._setup(words.runs_folder(db, folder), asked)
+    setup = asking.setup(words.runs_folder(db, folder), asked)
     with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
-        running.made_folder(setup.folder, folder is not None)
+        asking.made_folder(setup.folder, folder is not None)
         setup = dataclasses.replace(setup, watch=watch)
-        plans = [planning.plan(request, setup) for request in running._requests(db, **asked)]
+        plans = [planning.plan(request, setup) for request in asking.requests(db, **asked)]
         for plan in plans:
             for line in _prepare(plan, setup):
                 if not quiet:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from flowbench.cli import words
-from flowbench.records import FlowbenchError, RunFailed
+from flowbench.cli import asking, words
+from flowbench.records import RunFailed
 
 # What a suite's file decides; --seed and --dataset choose among its cells.
 DECIDED = (
@@ -16,7 +16,6 @@ DECIDED = (
     *("teacher", "weights", "network", "precision", "augment", "unconditional", "reference_rows"),
     *("preset", "optimizer"),
 )
-WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
 
 
 @click.command()
@@ -32,7 +31,11 @@ WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
 @click.option("--jobs", type=click.IntRange(1), help="Of a suite at once.  [cores, or 1 on a GPU]")
 @click.option("--dry-run", "dry", is_flag=True, help="Of a suite: print the plan, write nothing.")
 @click.option("--token", is_flag=True, help="Of a suite: its runs at a size that only proves them.")
-@click.option("--preset", metavar="NAME", help="A paper's settings: see `methods METHOD --preset`.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="A paper's settings: see `methods METHOD`.  [that of the data set's name, or none]",
+)
 @click.option(
     "--nfe",
     type=words.NFE,
@@ -121,16 +124,16 @@ def run(ctx, suite, jobs, dry, token, db, folder, quiet, force, **asked) -> None
     from flowbench.cli.progress import watcher
     from flowbench.store import Store
 
-    setup = _setup(words.runs_folder(db, folder), asked)
+    setup = asking.setup(words.runs_folder(db, folder), asked)
     if suite is not None:
         return _suite(ctx, suite, db, setup, jobs, dry, token, quiet, force, folder is not None)
     _check(asked, jobs, dry or token)
-    requests = _requests(db, **asked)
+    requests = asking.requests(db, **asked)
     with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
-        made_folder(setup.folder, folder is not None)
+        asking.made_folder(setup.folder, folder is not None)
         setup = dataclasses.replace(setup, watch=watch)
         plans = [planning.plan(request, setup) for request in requests]
-        _say_what_is_left_out(plans[0], setup)
+        _say_what_was_not(plans[0], asked["preset"], setup)
         store = Store(words.url(db))
         failures, seen = [], set()
         for plan in plans:  # noise streams of one network: it is forced once
@@ -142,24 +145,14 @@ def run(ctx, suite, jobs, dry, token, db, folder, quiet, force, **asked) -> None
         raise RunFailed("; ".join(dict.fromkeys(filter(None, failures))))
 
 
-def _setup(folder: Path, asked: dict[str, Any]) -> Any:
-    """The machine's side; takes its words out of `asked`."""
-    from flowbench import environment
-    from flowbench.planning import Setup
-
-    machine = {name: asked.pop(name) for name in ("data_root", "every", "reference")}
-    machine |= {name: asked.pop(name) for name in ("micro_batch", "compile")}
-    return Setup(
-        device=environment.device(asked.pop("device")),
-        folder=folder,
-        note=lambda text: click.echo(text, err=True),
-        weights=words.pretrained(*(asked.pop(name) for name in WEIGHTS)),
-        **machine,
-    )
-
-
-def _say_what_is_left_out(plan, setup) -> None:
-    """Say how to get the metrics of images that need a network which is not here."""
+def _say_what_was_not(plan, preset: str | None, setup) -> None:
+    """Name a preset that nobody asked for, and metrics whose network is not here."""
+    used = plan.spec.changed.get("preset")
+    if used and preset is None:
+        setup.note(
+            f"by --preset {used} (flowbench methods {plan.spec.method} --preset {used});"
+            " --preset none takes flowbench's own defaults"
+        )
     if plan.data.network is not None and "inception" not in setup.weights:
         setup.note(
             "fid, is, kid, precision, recall are left out: give --inception-weights FILE (or set"
@@ -186,47 +179,6 @@ def _check(asked: dict[str, Any], jobs: int | None, dry: bool) -> None:
         raise click.UsageError("Missing option '--dataset'.")
     if jobs is not None or dry:
         raise click.UsageError("--jobs, --dry-run and --token belong to --suite.")
-
-
-def made_folder(folder: Path, named: bool) -> Path:
-    """The folder of runs; the place of a database that does not exist is not made up."""
-    try:
-        folder.mkdir(parents=named, exist_ok=True)
-    except OSError as error:
-        raise FlowbenchError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    return folder
-
-
-def _requests(db: str, method, dataset, seeds, sample_seeds, options, teacher, **asked: Any):
-    """A request for each training seed and each stream of noise; streams share a network."""
-    from flowbench.planning import Request
-
-    settings = words.assignments(options)
-    chosen = None if teacher is None else _teacher(db, teacher)
-    return [
-        Request(
-            method, dataset, seed, options=settings, teacher=chosen, sample_seed=stream, **asked
-        )
-        for seed in dict.fromkeys(seeds)
-        for stream in dict.fromkeys(sample_seeds)
-    ]
-
-
-def _teacher(db: str, word: str):
-    """What `--teacher` names: a method, a file, or an earlier run."""
-    from flowbench import plugins
-    from flowbench.store import Store
-
-    if word in plugins.methods():
-        return word
-    if Path(word).is_file():
-        return Path(word)
-    try:
-        return Store.open_existing(words.url(db)).find(word)
-    except FlowbenchError as error:
-        raise FlowbenchError(
-            f"--teacher {word} is no method, no file and no run: {error}"
-        ) from error
 
 
 def _one(store, plan, setup, force: bool, quiet: bool) -> str:

@@ -183,7 +183,7 @@ def _existing(db: str):
 
 
 def _created(db: str, folder: Path, named: bool):
-    from flowbench.cli.run import made_folder
+    from flowbench.cli.asking import made_folder
     from flowbench.store import Store
 
     made_folder(folder, named)

@@ -89,7 +89,8 @@ def _conv(before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
 class Recipe:
     """How a classifier is trained: by AdamW, on images that `vary` changes.
 
-    The step size falls from `lr` to 0 along a cosine; `smoothing` is that of the labels.
+    The step size is a cosine from `lr` to 0 over `period` steps (0: all), cut short at the end by a
+    line to 0 of the slope `lr / fall`; `smoothing` is that of the labels.
     """
 
     network: str
@@ -99,10 +100,13 @@ class Recipe:
     lr: float
     decay: float
     smoothing: float = 0.0
+    period: int = 0
+    fall: int = 1
 
     def size(self, step: int) -> float:
         """The step size as a share of `lr`."""
-        return (1 + math.cos(math.pi * step / self.steps)) / 2
+        cosine = (1 + math.cos(math.pi * step / (self.period or self.steps))) / 2
+        return min(cosine, (self.steps - step) / self.fall)
 
 
 def rolled(x: Tensor) -> Tensor:
@@ -130,7 +134,10 @@ def cropped(x: Tensor, shift: int = 3, hole: int = 8) -> Tensor:
 NETWORKS: dict[str, type[Plain] | type[Residual]] = {"plain": Plain, "residual": Residual}
 RECIPES = {
     "digits": Recipe("plain", rolled, 1500, 128, lr=2e-3, decay=1e-2),
-    "cifar10-jpeg": Recipe("residual", cropped, 4500, 256, lr=3e-3, decay=5e-2, smoothing=0.1),
+    # What ships was planned for 5000 steps and ended after 2400; 83.0 % right on the test split.
+    "cifar10-jpeg": Recipe(
+        "residual", cropped, 2400, 256, lr=3e-3, decay=5e-2, smoothing=0.1, period=5000, fall=245
+    ),
 }
 
 
