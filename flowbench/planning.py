@@ -138,10 +138,7 @@ def _changed(request: Request, method: Any, asked: dict[str, Any]) -> dict[str, 
     chosen, usual = options.values(method), options.values(type(method)())
     if request.preset is None:
         return {name: v for name, v in chosen.items() if v != usual[name]} | asked
-    said = {
-        name: value.value
-        for name, value in presets.get(request.method, request.preset).options.items()
-    }
+    said = presets.get(request.method, request.preset).chosen
     usual |= options.values(plugins.method(request.method, said))
     changed = {name: value for name, value in chosen.items() if value != usual[name]}
     typed = {name: getattr(request, name) for name in (*setting.WORDS, *BUDGET)}

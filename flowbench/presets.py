@@ -67,6 +67,11 @@ class Preset:
     options: dict[str, Value] = field(default_factory=dict)
     fixed: dict[str, Value] = field(default_factory=dict)
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The values of `options` alone, as a method takes them."""
+        return {name: value.value for name, value in self.options.items()}
+
 
 def place(method: str) -> Path:
     """The file of a method's presets, which need not be there."""
@@ -87,7 +92,7 @@ def of(method: str) -> dict[str, Preset]:
     for name, table in tables.items():
         try:
             found[name] = _preset(Table.model_validate(table))
-            plugins.method(method, {key: v.value for key, v in found[name].options.items()})
+            plugins.method(method, found[name].chosen)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, (name, *first["loc"])))
@@ -122,5 +127,4 @@ def fill(request: Request) -> Request:
     if "nfe" in words:
         words["nfe"] = tuple(ADAPTIVE if n == "auto" else n for n in words["nfe"])
     unsaid = {name: word for name, word in words.items() if getattr(request, name) in (None, False)}
-    chosen = {name: value.value for name, value in preset.options.items()}
-    return replace(request, options={**chosen, **request.options}, **unsaid)
+    return replace(request, options={**preset.chosen, **request.options}, **unsaid)
