@@ -4,7 +4,6 @@ Small sets are held on the device in float32. Large ones stay on the disk: their
 float16, and noise is not stored but drawn again, as it is fixed by seed and index.
 """
 
-import gc
 import hashlib
 import json
 import time
@@ -19,10 +18,11 @@ from flowbench import noise_levels, solvers
 from flowbench.checkpoints import read_tensors
 from flowbench.data.base import spread
 from flowbench.data.rows import Clock
+from flowbench.memory import fewer
 from flowbench.metrics.modes import share_within
 from flowbench.noise import PAIRS, balanced_labels, unit_noise
 from flowbench.pair_files import Held, Made, Mapped, Shards, map_tensors, parts
-from flowbench.records import Diverged, FlowbenchError, RunFailed, digest
+from flowbench.records import Diverged, FlowbenchError, digest
 from flowbench.training import Run
 
 BATCH = 125  # above this, the activations of the U-Net leave the cache of a CPU
@@ -168,7 +168,7 @@ class Pairs:
             try:
                 some = self.sample(states[rows], None if labels is None else labels[rows])
             except torch.OutOfMemoryError:
-                self._halve()
+                self.batch = fewer(self.batch, "pair", "make", "made", self.run.note)
                 continue
             ends.append((some.half() if self.large else some).cpu())
             if not ends[-1].isfinite().all():
@@ -176,14 +176,6 @@ class Pairs:
             done += len(ends[-1])
             watch(done)
         return torch.cat(ends)
-
-    def _halve(self) -> None:
-        """Make fewer together from now on."""
-        if self.batch == 1:
-            raise RunFailed("the device has no room to make a single pair: use another")
-        self.batch //= 2
-        self.run.note(f"the device is full: {self.batch} pairs are made together from here on")
-        gc.collect()  # the frames of the failed try hold each other, and what it has used
 
     def _checksum(self, part: range) -> str:
         """What the first noises of a shard hash to here."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowbench.checkpoints import find_tensors, save_tensors, weights_hash
 from flowbench.data.base import quantise, scale
+from flowbench.memory import fewer
 from flowbench.noise import Stream, balanced_labels, unit_noise
 from flowbench.planning import Plan, Setup
 from flowbench.records import ADAPTIVE, RunFailed
@@ -30,14 +31,6 @@ class Sampler:
     hook: Any
     network: nn.Module
     batch: int = BATCH
-
-    def _halve(self) -> None:
-        """Draw fewer together from now on: no sample depends on how many are drawn with it."""
-        if self.batch == 1:
-            raise RunFailed("the device has no room to draw a single sample: use another")
-        self.batch //= 2
-        self.setup.note(f"the device is full: {self.batch} samples are drawn together from here on")
-        gc.collect()  # the frames of the failed try hold each other, and what it has used
 
     def path(self, nfe: int) -> Path:
         """Where the samples at `nfe` are kept."""
@@ -103,7 +96,7 @@ class Sampler:
             indices = range(done, min(done + self.batch, rows.stop))
             drawn = self._try(indices, nfe)
             if drawn is None:  # outside of `except`, which would keep what the try has used
-                self._halve()
+                self.batch = fewer(self.batch, "sample", "draw", "drawn", self.setup.note)
                 continue
             samples, spent = drawn
             parts.append(samples.cpu())

@@ -11,7 +11,7 @@ LIBRARY = {
     *["augment", "average", "cache", "checkpoints", "coordinates", "coupling", "data", "download"],
     *["environment", "fitting", "imports", "meters", "metrics", "mixtures", "nets", "noise"],
     *["noise_levels", "options", "pair_files", "pairs", "solvers", "teacher", "training"],
-    *["trajectories", "known_weights", "losses", "optimizers", "weights"],
+    *["trajectories", "known_weights", "losses", "memory", "optimizers", "weights"],
 }
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
