@@ -22,17 +22,22 @@ class Text:
 
     words: str
     best: bool = False
+    value: float | None = None  # what a reader may sort by; None: by the words
 
 
 @dataclass
 class Table:
-    """A table that any format can print: the first `labels` columns say what a row is."""
+    """A table that any format can print: the first `labels` columns say what a row is.
+
+    `tags` say of each row, where there are any, what it may be filtered by: dataset, method, nfe.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[Text]]
     notes: list[str] = field(default_factory=list)
     labels: int = 1
+    tags: list[dict[str, str]] = field(default_factory=list)
 
 
 def matrix(

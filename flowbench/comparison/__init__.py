@@ -1,0 +1,1 @@
+"""From stored scores to what may be compared: rows, cells, fingerprints, verdicts."""
