@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 # Raise this when the same Spec would train to other numbers: earlier runs are then not reused.
 RECIPE = 1
 
 # Values of Score.nfe that are not a number of evaluations.
 RUN_LEVEL = -1  # a property of the whole run, such as straightness or training time
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 ADAPTIVE = 0  # as many as an adaptive solver took; the counted mean is the score "nfe"
 
 
@@ -128,8 +130,7 @@ class Protocol:
     reference_rows: int | None = None
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """One number of a run, with all that is needed to compare it.
 
     `subject` is "model", or "floor" for real held-out data scored in the model's place.
@@ -143,7 +144,7 @@ class Score:
     n: int = 0
     seed: int = 0
     goal: str = ""  # "min", "max", "floor" (nearest to real data), or "": nothing is ranked by it
-    protocol: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = NOTHING
 
     @property
     def fingerprint(self) -> str:
@@ -194,8 +195,7 @@ class Dataset:
     network: str = ""  # the backbone of methods, as `--network` takes it; none: by size
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """A stored score and the run that it belongs to; `generation` grows with every `--force`."""
 
     run: str  # Spec.name
@@ -204,6 +204,7 @@ class Measured:
     attempt: int
     generation: int
     environment: str  # digest
+    origin: str = ""  # digest of what the attempt was merged from; "" is here
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,8 @@ class Tried:
     started: str  # UTC, ISO 8601
     ended: str
     environment: str  # digest
+    origin: str = ""  # as of Measured
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

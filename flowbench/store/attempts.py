@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from flowbench.records import FlowbenchError, Score, Spec, digest
 from flowbench.store.engine import Database
@@ -41,7 +40,7 @@ class Attempt:
         Raises FlowbenchError if this attempt already holds it.
         """
         with self._database.transaction(write=True) as connection:
-            is_new = _insert_new(connection, ScoreRow, _score_values(self.id, score))
+            is_new = insert_new(connection, ScoreRow, _score_values(self.id, score))
         if not is_new:
             where = f"nfe={score.nfe}, n={score.n}, seed={score.seed}, {score.subject}"
             raise FlowbenchError(f"this attempt already holds the score {score.name} ({where})")
@@ -57,7 +56,7 @@ class Attempt:
         """Store where a file lies and what it holds."""
         values = {"role": role, "path": str(path), "sha256": sha256, "bytes": bytes}
         with self._database.transaction(write=True) as connection:
-            row = insert(ArtifactRow).values(attempt_id=self.id, created=_now(), **values)
+            row = insert(ArtifactRow).values(attempt_id=self.id, created=now(), **values)
             connection.execute(row)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -65,7 +64,7 @@ class Attempt:
         mine = (AttemptRow.id == self.id) & (AttemptRow.outcome == "running")
         with self._database.transaction(write=True) as connection:
             connection.execute(
-                update(AttemptRow).where(mine).values(ended=_now(), **_verdict(error))
+                update(AttemptRow).where(mine).values(ended=now(), **_verdict(error))
             )
 
 
@@ -84,7 +83,7 @@ def open_attempt(
             environment=_environment(connection, environment),
             host=_host(),
             pid=os.getpid(),
-            started=_now(),
+            started=now(),
             outcome="running",
             notes=[],
         )
@@ -93,18 +92,28 @@ def open_attempt(
     return Attempt(database, key[0], number, generation)
 
 
-def _run(connection: Connection, spec: Spec) -> int:
-    """The id of the run, whose row stays locked on a server with row locks."""
-    values = {
+def run_values(spec: Spec) -> dict[str, Any]:
+    """The columns of a run that follow from its spec."""
+    return {
         "key": spec.key,
         "name": spec.name,
         "method": spec.method,
         "dataset": spec.dataset,
         "seed": spec.seed,
         "spec": asdict(spec),
-        "created": _now(),
     }
-    _insert_new(connection, RunRow, values)
+
+
+def environment_values(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of an environment that follow from its facts."""
+    parts = dict(environment)
+    columns = {name: str(parts.get(name, "")) for name in ("python", "torch", "device")}
+    return {"digest": digest(parts), "json": parts, **columns}
+
+
+def _run(connection: Connection, spec: Spec) -> int:
+    """The id of the run, whose row stays locked on a server with row locks."""
+    insert_new(connection, RunRow, run_values(spec) | {"created": now()})
     found = select(RunRow.id).where(RunRow.key == spec.key).with_for_update()
     return connection.execute(found).scalar_one()
 
@@ -112,12 +121,9 @@ def _run(connection: Connection, spec: Spec) -> int:
 def _environment(connection: Connection, environment: Mapping[str, Any]) -> str | None:
     if not environment:
         return None
-    parts = dict(environment)
-    columns = {name: str(parts.get(name, "")) for name in ("python", "torch", "device")}
-    name = digest(parts)
-    row = {"digest": name, "json": parts, "created": _now(), **columns}
-    _insert_new(connection, EnvironmentRow, row)
-    return name
+    values = environment_values(environment)
+    insert_new(connection, EnvironmentRow, values | {"created": now()})
+    return values["digest"]
 
 
 def _close_lost(connection: Connection, run: int) -> None:
@@ -127,7 +133,7 @@ def _close_lost(connection: Connection, run: int) -> None:
     )
     dead = [id for id, pid in connection.execute(running) if not _alive(pid)]
     lost = update(AttemptRow).where(AttemptRow.id.in_(dead))
-    connection.execute(lost.values(outcome="lost", ended=_now()))
+    connection.execute(lost.values(outcome="lost", ended=now()))
 
 
 def _alive(pid: int) -> bool:
@@ -150,10 +156,11 @@ def _place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, 
     if number is None:
         return 1, 1
     latest = (AttemptRow.run_id == run) & (AttemptRow.generation == generation)
-    outcomes = set(connection.execute(select(AttemptRow.outcome).where(latest)).scalars())
-    unfinished = generation > 1 and outcomes <= {"interrupted", "lost", "running"}
-    # A second --force goes on with a first that was interrupted.
-    return number + 1, generation + int(force and not unfinished)
+    found = connection.execute(select(AttemptRow.outcome, AttemptRow.origin).where(latest)).all()
+    unfinished = {(outcome, "") for outcome in ("interrupted", "lost", "running")}
+    # A second --force goes on with a first that was interrupted, unless that was elsewhere.
+    goes_on = generation > 1 and {tuple(row) for row in found} <= unfinished
+    return number + 1, generation + int(force and not goes_on)
 
 
 def _score_values(attempt: int, score: Score) -> dict[str, Any]:
@@ -171,7 +178,7 @@ def _score_values(attempt: int, score: Score) -> dict[str, Any]:
         "goal": score.goal,
         "protocol": dict(score.protocol),
         "fingerprint": score.fingerprint,
-        "created": _now(),
+        "created": now(),
     }
 
 
@@ -189,8 +196,10 @@ def _verdict(error: BaseException | None) -> dict[str, str | None]:
     return {"outcome": "interrupted", "error_type": kind}
 
 
-def _insert_new(connection: Connection, table: type[Base], values: Mapping[str, Any]) -> bool:
+def insert_new(connection: Connection, table: type[Base], values: Mapping[str, Any]) -> bool:
     """Insert a row unless its unique columns are taken; tell whether it was."""
+    from sqlalchemy.dialects import postgresql, sqlite  # which readers need not wait for
+
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     row = dialect.insert(table).values(values).on_conflict_do_nothing()
     # Without the option a server that returns the new id would not say how many rows there were.
@@ -208,5 +217,5 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")

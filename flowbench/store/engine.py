@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,18 @@ WAIT = 30  # seconds for a lock, unless the URL says otherwise: sqlite:///result
 ADVICE = "write sqlite:///results.db or postgresql://user@host/name"
 
 # What a driver says, and what the user can do about it.
-SYMPTOMS = (
-    ("unable to open", "cannot be opened: does its folder exist, and may you write there?"),
-    ("not a database", "is not an SQLite database; choose another file"),
-    ("malformed", "is damaged; restore it from a backup or choose another file"),
-    ("readonly", "is read-only; make it writable or choose another file"),
-    ("locked", "is kept locked by another process; try again when that has ended"),
-    ("too large", "cannot hold a number beyond 64 bits"),
-)
+SYMPTOMS = {
+    "unable to open": "cannot be opened: does its folder exist, and may you write there?",
+    "not a database": "is not an SQLite database; choose another file",
+    "malformed": "is damaged; restore it from a backup or choose another file",
+    "readonly": "is read-only; make it writable or choose another file",
+    "locked": "is kept locked by another process; try again when that has ended",
+    "too large": "cannot hold a number beyond 64 bits",
+}
+
+
+class ReadOnly(FlowbenchError):
+    """A database that would have to be written and cannot be."""
 
 
 class Database:
@@ -53,7 +57,27 @@ class Database:
                 with connection.begin():
                     yield connection
         except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
-            raise FlowbenchError(f"{self.place} {_complaint(error)}") from error
+            words = complaint(error)
+            kind = ReadOnly if words == SYMPTOMS["readonly"] else FlowbenchError
+            raise kind(f"{self.place} {words}") from error
+
+    def in_memory(self) -> "Database":
+        """A copy in memory of an SQLite file, for one that may not be changed."""
+        assert self.file is not None
+        copy = Database("sqlite://")
+        copy.place = self.place
+        uri = f"{self.file.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True)) as source:
+            target: Any = copy._engine.raw_connection()
+            source.backup(target.driver_connection)
+            target.close()
+        return copy
+
+    def freeze(self) -> None:
+        """Refuse to write from now on."""
+        connection: Any = self._engine.raw_connection()
+        connection.driver_connection.execute("pragma query_only=on")
+        connection.close()
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -140,11 +164,12 @@ def _on_begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"begin {options['sqlite_begin']}")
 
 
-def _complaint(error: BaseException) -> str:
-    """One line about `error` that follows the name of the database."""
+def complaint(error: BaseException) -> str:
+    """One printable line about `error` that follows the name of the database."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     said = lines[0] if lines else type(error).__name__
-    for symptom, words in SYMPTOMS:
+    said = "".join(letter if letter.isprintable() else "?" for letter in said)
+    for symptom, words in SYMPTOMS.items():
         if symptom in said:
             return words
     return f"refused: {said}"

@@ -1,9 +1,7 @@
 """Owns what is read: every question to the database, in few statements."""
 
 import difflib
-import functools
-import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +9,14 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Subquery,
-    Text,
     and_,
     case,
-    cast,
     func,
     or_,
     select,
 )
 
-from flowbench.records import Artifact, FlowbenchError, Measured, Score, Spec, Tried
+from flowbench.records import Artifact, FlowbenchError, Spec, Tried
 from flowbench.store.tables import ArtifactRow, AttemptRow, EnvironmentRow, RunRow, ScoreRow
 
 SHORTEST_PREFIX = 4
@@ -61,46 +57,24 @@ def done(
         select(ScoreRow.subject, ScoreRow.name, ScoreRow.nfe, ScoreRow.n, ScoreRow.protocol)
         .join(AttemptRow, AttemptRow.id == ScoreRow.attempt_id)
         .join(RunRow, RunRow.id == AttemptRow.run_id)
-        .join(latest, _is_latest(latest))
+        .join(latest, is_latest(latest))
         .where(RunRow.key == spec.key, or_(ScoreRow.seed == seed, facts))
         .order_by(AttemptRow.number)
     )
     return {(row[0], row[1], row[2], row[3]): row[4] for row in connection.execute(query)}
 
 
-def measured(connection: Connection, selection: Selection) -> list[Measured]:
-    """List the scores of each run's latest generation, the newest of equals, by run and score."""
-    latest = _shown()
-    score = (ScoreRow.name, ScoreRow.nfe, ScoreRow.subject, ScoreRow.n, ScoreRow.seed)
-    query = (
-        select(AttemptRow.run_id, *score)
-        .add_columns(ScoreRow.value, ScoreRow.kind, ScoreRow.goal, cast(ScoreRow.protocol, Text))
-        .add_columns(AttemptRow.id, AttemptRow.generation, AttemptRow.environment)
-        .join(AttemptRow, AttemptRow.id == ScoreRow.attempt_id)
-        .join(RunRow, RunRow.id == AttemptRow.run_id)
-        .join(latest, _is_latest(latest))
-        .where(*selection.clauses())
-        .order_by(RunRow.name, RunRow.id, *score, AttemptRow.number)
-    )
-    # A later attempt takes the place of an earlier one without moving it.
-    newest = {tuple(row[:6]): row for row in connection.execute(query)}
-    specs = _specs(connection, selection)
-    # Thousands of scores share a few protocols, which would take most of the time to decode.
-    decode = functools.cache(json.loads)
-    return [_measured(row, specs, decode) for row in newest.values()]
-
-
 def tried(connection: Connection, selection: Selection) -> list[Tried]:
-    """List all attempts by run and number."""
+    """List all attempts by run, generation and number: merged ones never hide what is here."""
     query = (
         select(AttemptRow)
         .join(RunRow, RunRow.id == AttemptRow.run_id)
         .where(*selection.clauses())
-        .order_by(RunRow.name, RunRow.id, AttemptRow.number)
+        .order_by(RunRow.name, RunRow.id, AttemptRow.generation, AttemptRow.number)
     )
     rows = connection.execute(query).all()
-    specs = _specs(connection, selection)
-    return [_tried(row, specs) for row in rows]
+    known = specs(connection, selection)
+    return [_tried(row, known) for row in rows]
 
 
 def find(connection: Connection, words: str) -> Spec:
@@ -123,6 +97,12 @@ def find(connection: Connection, words: str) -> Spec:
     return Spec.from_json(connection.execute(spec).scalar_one())
 
 
+def by_key(connection: Connection) -> dict[str, Spec]:
+    """Map the key of every run to its Spec."""
+    rows = connection.execute(select(RunRow.key, RunRow.spec))
+    return {key: Spec.from_json(spec) for key, spec in rows}
+
+
 def environment(connection: Connection, digest: str) -> dict[str, Any]:
     """Look up an environment; "" stands for one that was not recorded.
 
@@ -137,14 +117,21 @@ def environment(connection: Connection, digest: str) -> dict[str, Any]:
     return found
 
 
+def environments(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Map the digest of every environment to its facts, those about packages left out."""
+    query = select(EnvironmentRow.digest, EnvironmentRow.json)
+    rows = connection.execute(query)
+    return {name: {k: v for k, v in facts.items() if k != "packages"} for name, facts in rows}
+
+
 def artifacts(connection: Connection, run: str) -> list[Artifact]:
     """List the files of the latest generation of a run by name, the newest of equals."""
-    latest = _shown()
+    latest = shown()
     query = (
         select(ArtifactRow.role, ArtifactRow.path, ArtifactRow.sha256, ArtifactRow.bytes)
         .join(AttemptRow, AttemptRow.id == ArtifactRow.attempt_id)
         .join(RunRow, RunRow.id == AttemptRow.run_id)
-        .join(latest, _is_latest(latest))
+        .join(latest, is_latest(latest))
         .where(RunRow.name == run)
         .order_by(ArtifactRow.id)
     )
@@ -158,7 +145,7 @@ def _latest() -> Subquery:
     return select(AttemptRow.run_id, generation).group_by(AttemptRow.run_id).subquery()
 
 
-def _shown() -> Subquery:
+def shown() -> Subquery:
     """The newest generation of each run that was finished, or the current if none was.
 
     So a `--force` that was interrupted does not hide the numbers that are there.
@@ -169,24 +156,14 @@ def _shown() -> Subquery:
     return query.group_by(AttemptRow.run_id).subquery()
 
 
-def _is_latest(latest: Subquery) -> ColumnElement[bool]:
+def is_latest(latest: Subquery) -> ColumnElement[bool]:
     return and_(AttemptRow.run_id == latest.c.run_id, AttemptRow.generation == latest.c.generation)
 
 
-def _specs(connection: Connection, selection: Selection) -> dict[int, tuple[str, Spec]]:
+def specs(connection: Connection, selection: Selection) -> dict[int, tuple[str, Spec]]:
     """Name and Spec by run id, read apart so that neither is repeated for each score."""
     query = select(RunRow.id, RunRow.name, RunRow.spec).where(*selection.clauses())
     return {id: (name, Spec.from_json(spec)) for id, name, spec in connection.execute(query)}
-
-
-def _measured(
-    row: Any, specs: dict[int, tuple[str, Spec]], decode: Callable[[str], dict[str, Any]]
-) -> Measured:
-    run, name, nfe, subject, n, seed, value, kind, goal, protocol, *attempt = row
-    number = value if kind == "finite" else float(kind)
-    score = Score(name, number, nfe, subject, n, seed, goal, decode(protocol))
-    id, generation, environment = attempt
-    return Measured(*specs[run], score, id, generation, environment or "")
 
 
 def _tried(row: Any, specs: dict[int, tuple[str, Spec]]) -> Tried:
@@ -202,6 +179,8 @@ def _tried(row: Any, specs: dict[int, tuple[str, Spec]]) -> Tried:
         started=row.started,
         ended=row.ended or "",
         environment=row.environment or "",
+        origin=row.origin,
+        notes=tuple(row.notes),
     )
 
 

@@ -5,9 +5,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, func, insert, inspect, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    String,
+    Table,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
 
 from flowbench.records import FlowbenchError
+from flowbench.store import views
 from flowbench.store.engine import Database
 from flowbench.store.tables import Base
 
@@ -15,7 +27,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision, written here so that opening a current database never imports Alembic.
-HEAD = "0001"
+HEAD = "0002"
+FIRST = "0001"  # which had no views, so those in it are the user's
 SCRIPTS = "flowbench.store:migrations"
 # Not "alembic_version", which another tool may keep in the same database.
 VERSION_TABLE = "flowbench_alembic_version"
@@ -59,6 +72,7 @@ def _create(connection: Connection) -> None:
     Base.metadata.create_all(connection, checkfirst=False)
     _versions.create(connection)
     connection.execute(insert(_versions).values(version_num=HEAD))
+    views.create(connection)
 
 
 def configure(connection: Connection) -> "Config":
@@ -82,8 +96,13 @@ def _upgrade(connection: Connection, found: str, database: Database) -> None:
             "run `pip install -U flowbench`, or choose another database"
         )
     if database.file is not None:
+        # A read-only file refuses this, before there is a backup that nobody needs.
+        connection.execute(update(_versions).values(version_num=found))
         _back_up(database.file, found)
+    if found != FIRST:
+        views.drop(connection)
     command.upgrade(config, HEAD)
+    views.create(connection)
     _check_references(connection, database)
 
 

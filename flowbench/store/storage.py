@@ -1,15 +1,18 @@
 """Owns the room's door: the one object through which results are written and read."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from flowbench.records import Absent, Artifact, FlowbenchError, Measured, Spec, Tried
-from flowbench.store import queries
+from flowbench.store import merging, portable, queries, scores
 from flowbench.store.attempts import Attempt, open_attempt
-from flowbench.store.engine import Database
+from flowbench.store.engine import Database, ReadOnly
+from flowbench.store.merging import Merged, Source
+from flowbench.store.portable import Rows
 from flowbench.store.queries import Selection
 from flowbench.store.schema import prepare
+from flowbench.store.verification import verify
 
 
 class Store:
@@ -32,7 +35,13 @@ class Store:
         if database.file is not None and not database.file.exists():
             raise Absent(f"no results yet in {database.place}: run `flowbench run ...` first")
         store = cls.__new__(cls)
-        store._open(database)
+        try:
+            store._open(database)
+        except ReadOnly:
+            if database.file is None:
+                raise
+            store._open(database.in_memory())  # where an older one can be upgraded
+            store._database.freeze()
         return store
 
     def _open(self, database: Database) -> None:
@@ -83,7 +92,7 @@ class Store:
     ) -> list[Measured]:
         """List the scores of each run's latest generation, the newest of equals."""
         with self._database.transaction() as connection:
-            return queries.measured(connection, Selection(dataset, methods, seeds))
+            return scores.measured(connection, Selection(dataset, methods, seeds))
 
     def tried(
         self,
@@ -103,6 +112,11 @@ class Store:
         with self._database.transaction() as connection:
             return queries.find(connection, words)
 
+    def specs(self) -> dict[str, Spec]:
+        """Map the key of every run to its Spec."""
+        with self._database.transaction() as connection:
+            return queries.by_key(connection)
+
     def environment(self, digest: str) -> dict[str, Any]:
         """Look up an environment by digest.
 
@@ -111,7 +125,40 @@ class Store:
         with self._database.transaction() as connection:
             return queries.environment(connection, digest)
 
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """Map the digest of every environment to its facts, without its packages."""
+        with self._database.transaction() as connection:
+            return queries.environments(connection)
+
     def artifacts(self, run_name: str) -> list[Artifact]:
         """List the files of the latest generation of a run."""
         with self._database.transaction() as connection:
             return queries.artifacts(connection, run_name)
+
+    def rows(self, dataset: str | None = None, methods: Collection[str] | None = None) -> Rows:
+        """All that has ended, in the form in which it travels, and proved as a reader will.
+
+        Raises FlowbenchError for rows that no flowbench has written.
+        """
+        with self._database.transaction() as connection:
+            clauses = Selection(dataset, methods).clauses()
+            rows = portable.read(connection, self._database.place, clauses)
+        verify(rows, self._database.place)
+        return rows
+
+    def merge(
+        self, sources: Sequence[Source], place: Callable[[Sequence[Merged]], None]
+    ) -> list[Merged]:
+        """Insert what is new of all sources, or nothing; `place` moves their files before the end.
+
+        Raises FlowbenchError for what is here with other content.
+        """
+        with self._database.transaction(write=True) as connection:
+            told = [merging.merge(connection, source) for source in sources]
+            place(told)
+        return told
+
+    def origins(self) -> dict[str, str]:
+        """The names of the files, by digest, that attempts were merged from."""
+        with self._database.transaction() as connection:
+            return merging.origins(connection)

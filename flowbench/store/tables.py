@@ -18,6 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 OUTCOMES = ("running", "ok", "failed", "diverged", "interrupted", "lost", "timeout", "skipped")
 KINDS = ("finite", "nan", "inf", "-inf")
 GOALS = ("", "min", "max", "floor")
+SOURCES = ("database", "bundle")
 
 
 def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
@@ -68,7 +69,11 @@ class RunRow(Base):
 
 
 class AttemptRow(Base):
-    """One process that worked on a run; never changed once it has ended."""
+    """One process that worked on a run; never changed once it has ended.
+
+    `origin` names the source that it was merged from; "" is here. A merged attempt of a run that
+    was here already has a generation below 1.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -89,6 +94,7 @@ class AttemptRow(Base):
     error_type: Mapped[str | None]
     error_text: Mapped[str | None]
     notes: Mapped[list[str]] = mapped_column(JSON)
+    origin: Mapped[str] = mapped_column(server_default="")
 
 
 class ScoreRow(Base):
@@ -127,3 +133,15 @@ class ArtifactRow(Base):
     sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     created: Mapped[str]
+
+
+class OriginRow(Base):
+    """One source that attempts were merged from, and how many it held of its own."""
+
+    __tablename__ = "origins"
+    __table_args__ = (_one_of("kind", SOURCES),)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    kind: Mapped[str]
+    merged: Mapped[str]
+    attempts: Mapped[int]

@@ -192,9 +192,9 @@ def test_the_same_score_twice_is_an_error(store: Store, spec: Spec) -> None:
         opened.add(score)
         others = ({"nfe": 1}, {"n": 10}, {"seed": 1}, {"subject": "floor"}, {"name": "kid"})
         for change in others:
-            opened.add(replace(score, **change))
+            opened.add(score._replace(**change))
         with pytest.raises(FlowbenchError, match=r"already holds the score fid \(nfe=2, n=100"):
-            opened.add(replace(score, value=2.0))
+            opened.add(score._replace(value=2.0))
     assert len(store.measured()) == 6
     assert {found.score.value for found in store.measured()} == {1.0}
 

@@ -39,7 +39,7 @@ def test_nothing_is_done_before_the_first_attempt(store: Store, spec: Spec) -> N
 def test_done_depends_on_the_noise(store: Store, spec: Spec) -> None:
     score = Score("fid", 1.0, 2, n=100, seed=5)
     facts = (Score("seconds", 3.0), Score("straightness", 0.1, seed=5))
-    attempt(store, spec, score, replace(score, n=50, subject="floor"), *facts)
+    attempt(store, spec, score, score._replace(n=50, subject="floor"), *facts)
     always, streams = {("model", "seconds", -1, 0)}, {("model", "straightness", -1, 0)}
     samples = {("model", "fid", 2, 100), ("floor", "fid", 2, 50)}
     assert set(store.done(spec, 5)) == always | streams | samples
