@@ -237,9 +237,8 @@ def fit(
     parts |= {name: part for name, part in beside.items() if part is not None}
     for batch in run.batches(source, **parts):
         if rival is not None and rival.turn():
-            value = rival.step(batch)
+            run.log(rival.step(batch), rival=True)
         else:
-            value = step(batch)
+            run.log(step(batch))
             average.update(net)
-        run.log(value)
     return average.net

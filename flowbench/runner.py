@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from flowbench import meters, network_files, optimizers, plugins
-from flowbench.checkpoints import save_tensors
+from flowbench import meters, network_files, optimizers, plugins, training_log
+from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.examination import Examination, describe
 from flowbench.planning import Plan, Setup
 from flowbench.protocol import Key, expected_scores, field_interval
@@ -67,6 +67,8 @@ def run(
     trained = train(plan, setup, folder)
     source = folder if plan.trained is None else plan.trained.folder(setup)
     yield describe("network", source / "network.safetensors", setup)
+    if (source / training_log.FILE).exists():  # there is none where nothing was trained
+        yield describe("training-log", source / training_log.FILE, setup)
     examination = Examination(plan, setup, folder, hooks(plan), trained.network, todo)
     yield from examination.costs(trained.bill, trained.measure)
     yield from examination.floors()
@@ -101,9 +103,20 @@ def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
         raise RunFailed(
             f"train of {plan.spec.method} returned {type(network).__name__}, no network"
         )
-    facts = {"spec": asdict(plan.spec), "bill": run.bill}
-    save_tensors(folder / "network.safetensors", network.state_dict(), facts)
+    _save(folder / "network.safetensors", network, plan, run.bill)
     return Trained(network, run.bill, lambda: hook.measure(network=network, **given) or {})
+
+
+def _save(path: Path, network: nn.Module, plan: Plan, bill: Bill) -> None:
+    """Write the network; a file that holds it already stays, because its hash is stored."""
+    tensors = network.state_dict()
+    if path.exists():
+        with suppress(FlowbenchError):  # a damaged one is written anew
+            before, facts = read_tensors(path)
+            same = before.keys() == tensors.keys() and facts.get("bill") == bill
+            if same and all(torch.equal(before[n], tensors[n].cpu()) for n in tensors):
+                return
+    save_tensors(path, tensors, {"spec": asdict(plan.spec), "bill": bill})
 
 
 def _run(plan: Plan, setup: Setup, folder: Path) -> Run:

@@ -16,6 +16,7 @@ from flowbench.data.ahead import drawer
 from flowbench.fitting import fit, random_state, set_random_state
 from flowbench.optimizers import DEFAULT, Optimizer
 from flowbench.records import Budget, Diverged, FlowbenchError, digest
+from flowbench.training_log import Log
 
 __all__ = ["Average", "Bill", "Prepared", "Progress", "Run", "Source", "fit", "ignore", "total"]
 
@@ -98,6 +99,7 @@ class Run:
     optimizer: Optimizer = DEFAULT
     weights: Mapping[str, Path] = field(default_factory=dict)
     prepare_only: bool = False
+    losses: Log | None = field(default=None, init=False)  # of the stage at hand
 
     def stage(self, name: str, share: float = 1.0, begin: float = 0.0) -> "Run":
         """The run of one stage of several: its own checkpoints and `share` of the steps.
@@ -113,9 +115,14 @@ class Run:
         """Whether a checkpoint of this stage exists, from which it will go on."""
         return self._path is not None and self._path.exists()
 
-    def log(self, loss: Tensor) -> None:
-        """Hand over a step's loss; the host looks at it now and then, not at each step."""
+    def log(self, loss: Tensor, rival: bool = False) -> None:
+        """Hand over a step's loss; the host looks at it now and then, not at each step.
+
+        That of a `rival` has no part in the training curve.
+        """
         self.loss = loss.detach()
+        if self.losses is not None and not rival:
+            self.losses.add(self.loss)
 
     def batches(self, source: Source, /, **parts: Any) -> Iterator[tuple]:
         """Yield what `source.draw` gives until the budget is spent; a body is one step.
@@ -142,12 +149,15 @@ class Run:
             seed = int(digest([self.seed, self.name])[:12], 16)
             generator.manual_seed(seed)
             torch.manual_seed(seed)
+        self.losses = self._log(state, step)
         start = saved = seen = time.monotonic()
         first, pause = step, 0.0
         while step < steps:
             yield draw(generator, step + 1 < steps)
             step += 1
             now = time.monotonic()
+            if self.losses is not None:
+                self.losses.mark(step, spent + now - start)
             if now - seen >= TICK or step == steps:
                 seen = now
                 self._show(step, (step - first) / max(now - start, 1e-9))
@@ -176,6 +186,14 @@ class Run:
             raise Diverged(f"the loss became {value} at step {step} of stage {self.name}")
         return value
 
+    def _log(self, state: dict[str, Any] | None, step: int) -> Log | None:
+        """Where the losses of this stage go, from `step` on."""
+        if self.folder is None:
+            return None
+        log = Log(self.folder, self.name, self.budget)
+        log.begin(step, (state or {}).get("losses"))
+        return log
+
     @property
     def _path(self) -> Path | None:
         return self.folder and self.folder / f"{self.name}.pt"
@@ -190,6 +208,7 @@ class Run:
         state = {name: part.state_dict() for name, part in parts.items()}
         random = {"order": generator.get_state(), **random_state(self.device)}
         facts = {"step": step, "bill": self.bill, "micro_batch": self.micro_batch}
+        facts |= {"losses": self.losses.state} if self.losses else {}
         save_state(self._path, {**facts, "random": random, "parts": state})
 
     def _read(self) -> dict[str, Any] | None:

@@ -29,7 +29,10 @@ DECIDED = (
     help="Run what is missing of this file; --dataset and --seed choose among its runs.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Of a suite at once.  [cores, or 1 on a GPU]")
-@click.option("--dry-run", "dry", is_flag=True, help="Of a suite: print the plan, write nothing.")
+@click.option(
+    "--dry-run", "dry", flag_value="suite", help="Of a suite: print the plan, do nothing."
+)
+@click.option("--explain", "dry", flag_value="run", help="Print what is there and why; do nothing.")
 @click.option("--token", is_flag=True, help="Of a suite: its runs at a size that only proves them.")
 @click.option(
     "--preset",
@@ -127,8 +130,10 @@ def run(ctx, suite, jobs, dry, token, db, folder, quiet, force, **asked) -> None
     setup = asking.setup(words.runs_folder(db, folder), asked)
     if suite is not None:
         return _suite(ctx, suite, db, setup, jobs, dry, token, quiet, force, folder is not None)
-    _check(asked, jobs, dry or token)
+    _check(asked, jobs, dry == "suite" or token)
     requests = asking.requests(db, **asked)
+    if dry:
+        return _explain(db, setup, [planning.plan(request, setup) for request in requests], force)
     with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
         asking.made_folder(setup.folder, folder is not None)
         setup = dataclasses.replace(setup, watch=watch)
@@ -165,10 +170,21 @@ def _suite(ctx: click.Context, path: Path, *arguments: Any) -> None:
     from flowbench.cli import suite
 
     suite.refuse(ctx, DECIDED)
+    if ctx.params["dry"] == "run":
+        raise click.UsageError("--explain is for one METHOD; of a suite: --dry-run.")
     dataset, seeds = ctx.params["dataset"], ctx.params["seeds"]
     default = ctx.get_parameter_source("seeds") is click.core.ParameterSource.DEFAULT
     narrow = {"seeds": () if default else seeds, "datasets": [dataset] if dataset else ()}
     suite.run(path, narrow, *arguments)
+
+
+def _explain(db: str, setup, plans, force: bool) -> None:
+    """Print what of each plan is there already; nothing is done."""
+    from flowbench.cli import why
+
+    if force:
+        raise click.UsageError("--force makes all anew but teachers: there is nothing to explain.")
+    why.explain(why.existing(db), plans, setup)
 
 
 def _check(asked: dict[str, Any], jobs: int | None, dry: bool) -> None:
@@ -196,12 +212,11 @@ def _one(store, plan, setup, force: bool, quiet: bool) -> str:
 
 
 def _summary(store, plans) -> None:
-    from flowbench import compare, streams
     from flowbench.cli.tables import goals, ledger
+    from flowbench.comparison.build import build
     from flowbench.report import terminal
 
     names = {plan.spec.name for plan in plans}
     measured = [row for row in store.measured(plans[0].spec.dataset) if row.run in names]
-    found = compare.sections(measured, goals=goals())
-    found += streams.sections(measured, found, goals())
-    terminal.show(map(ledger, found))
+    view = build(measured, goals=goals(), environments=store.environments())
+    terminal.show(map(ledger, view.sections))
