@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BENCH = FLOWBENCH_DB=demo/results.db .venv/bin/python -m flowbench
 
-.PHONY: demo test quick smoke leaderboard clean
+.PHONY: demo test quick smoke leaderboard readme clean
 
 demo: .venv/installed
 	mkdir -p demo
@@ -15,6 +15,7 @@ demo: .venv/installed
 	$(BENCH) report --dataset digits
 
 test: .venv/installed
+	sh tests/setup.sh
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
@@ -33,6 +34,10 @@ smoke: .venv/installed
 # The deliberate command that changes the tracked results.db.
 leaderboard: .venv/installed
 	PYTHON=.venv/bin/python sh benchmarks/leaderboard.sh
+
+# The tables of README.md, from results.db.
+readme: .venv/installed
+	.venv/bin/python benchmarks/readme.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("flowbench needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -10,3 +10,5 @@ for suite in table1 digits coupling toy2d; do
     "$PYTHON" -m flowbench compare --suite "benchmarks/$suite.toml" --format md
 done
 "$PYTHON" -m flowbench compare --suite benchmarks/table1.toml --figure benchmarks/table1.png
+"$PYTHON" -m flowbench chart quality --dataset digits --metric fd-clf -o benchmarks/digits-quality.png
+"$PYTHON" benchmarks/readme.py

@@ -1,5 +1,7 @@
 """flowbench: fair benchmarks for few-step generative models."""
 
+from typing import Any
+
 from flowbench.hookspecs import hookimpl
 from flowbench.records import (
     Budget,
@@ -22,4 +24,15 @@ __all__ = [
     "Score",
     "Spec",
     "hookimpl",
+    "leaderboard",
+    "results",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`results` and `leaderboard` of `flowbench.notebook`, imported when they are asked for."""
+    if name not in ("leaderboard", "results"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flowbench import notebook
+
+    return getattr(notebook, name)

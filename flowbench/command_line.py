@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Sequence
 
-from flowbench.compare import Section
 from flowbench.records import Dataset, Spec
 
 OF_THE_RUN = (  # written with dashes
@@ -16,19 +15,20 @@ def command(
     spec: Spec,
     nfes: Sequence[int],
     seeds: Sequence[int],
-    section: Section,
+    n: int,
+    stream: int = 0,
     default: Dataset | None = None,
 ) -> str:
-    """The command that would measure `spec` at `nfes` for the table of `section`."""
+    """The command that would measure `spec` at `nfes`, with `n` samples of a noise stream."""
     words = ["flowbench", "run", spec.method, "--dataset", spec.dataset]
     words += ["--nfe", ",".join(str(nfe or "auto") for nfe in nfes)]
     words += ["--seed", ",".join(map(str, seeds))]
     if "preset" not in spec.changed and (default is None or spec.budget != default.budget):
         words += ["--steps", str(spec.budget.steps), "--batch", str(spec.budget.batch)]
-    if default is None or section.n != default.samples:
-        words += ["--samples", str(section.n)]
-    if section.sample_seed:
-        words += ["--sample-seed", str(section.sample_seed)]
+    if default is None or n != default.samples:
+        words += ["--samples", str(n)]
+    if stream:
+        words += ["--sample-seed", str(stream)]
     if spec.setting and "preset" not in spec.changed:  # some sets have one of their name
         words += ["--preset", "none"]
     for name, value in sorted(spec.changed.items()):

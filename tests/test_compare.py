@@ -6,15 +6,20 @@ import statistics
 import pytest
 
 from flowbench.command_line import command
-from flowbench.compare import Section, sections
+from flowbench.comparison.build import build
 from flowbench.records import Budget, Dataset, Measured, Score, Spec, Tried
 from flowbench.report import layout
+from flowbench.report.sections import matrix
 
 PROTOCOL = {"reference": 1}
 
 
 def spec(method="cfm", seed=0, **more):
     return Spec(method, "digits", seed, Budget(10, 2), data="d1", **more)
+
+
+def sections(rows, tried=()):
+    return build(rows, tried).sections
 
 
 def row(spec, value, nfe=1, name="fd", n=100, goal="min", subject="model", protocol=PROTOCOL):
@@ -53,11 +58,22 @@ def test_where_real_data_are_the_goal_the_nearest_to_them_is_best():
 
 
 def test_another_protocol_is_not_ranked():
-    (found,) = sections([row(spec("a"), 1.0), row(spec("b"), 2.0, protocol={"reference": 2})])
-    assert not any(value.best or value.comparable for value in found.cells.values())
-    table = layout.matrix(found, ["fd"])
-    assert table.rows[0][1].words == "1.000 *"
-    assert any("not ranked" in note for note in table.notes)
+    first, second = sections([row(spec("a"), 1.0), row(spec("b"), 2.0, protocol={"reference": 2})])
+    assert not any(cell.best for found in (first, second) for cell in found.cells.values())
+    assert second.differs == ("fd: split 2 instead of 1",)
+    assert "this table's fd: split 2 instead of 1" in matrix(second, ["fd"]).notes
+
+
+def test_times_of_another_machine_share_a_table_but_no_ranking():
+    def timed(method, device):
+        facts = {"device": device, "batch": 100, "threads": 1}
+        return row(spec(method), 1.0, name="ms-per-sample", n=0, protocol=facts)
+
+    rows = [row(spec("a"), 1.0), row(spec("b"), 2.0), timed("a", "one"), timed("b", "other")]
+    (found,) = sections(rows)
+    table = matrix(found, ["fd", "ms-per-sample"])
+    assert [cell.words for cell in table.rows[0][1:]] == ["1.000", "1.000 *"]
+    assert "*: not ranked, because these differ: device" in table.notes
 
 
 @pytest.mark.parametrize("other", [{"n": 200}, {"spec": spec("b", version="x")}])
@@ -78,9 +94,9 @@ def test_runs_that_differ_in_options_budget_or_code_are_rows_of_their_own():
         dataclasses.replace(spec(), budget=Budget(20, 2)),
         dataclasses.replace(spec(), code="abcdefgh"),
     ]
-    (found,) = sections([row(one, 1.0) for one in variants])
-    labels = {group.label for group in found.groups}
-    assert len(labels) == 4
+    found = sections([row(one, 1.0) for one in variants])
+    labels = {group.label for section in found for group in section.groups}
+    assert len(labels) == 4 and len(found) == 2, "another budget is another table"
     assert "cfm lr=1" in labels and "cfm [20 x 2]" in labels
     assert "cfm [10 x 2] [code abcdef]" in labels
 
@@ -101,13 +117,13 @@ def test_one_bad_seed_is_not_averaged_away():
 def test_the_floor_stands_below_with_its_n():
     rows = [row(spec(), 3.0), row(spec(), 1.0, nfe=-1, n=60, subject="floor")]
     (found,) = sections(rows)
-    table = layout.matrix(found, ["fd"])
+    table = matrix(found, ["fd"])
     assert [cell.words for cell in table.rows[-1]] == ["floor (n = 60)", "1.000"]
 
 
 def test_what_was_not_measured_comes_with_its_command():
     (found,) = sections([row(spec(options={"lr": 2}, changed={"lr": 2}), 3.0)])
-    table = layout.matrix(found, ["fd"], [1, 4, 0], wanted=["edm"])
+    table = matrix(found, ["fd"], [1, 4, 0], wanted=["edm"])
     assert [cell.words for cell in table.rows[0]] == ["cfm lr=2", "3.000", *["not measured"] * 2]
     budget = "--seed 0 --steps 10 --batch 2 --samples 100"
     expected = f"flowbench run cfm --dataset digits --nfe 4,auto {budget} -o lr=2"
@@ -120,11 +136,11 @@ def test_what_was_not_measured_comes_with_its_command():
 def test_the_command_leaves_out_the_default_budget_and_names_the_teacher():
     one = spec("lmm", changed={"teacher": "cfm", "indices": [0, 1]})
     entry = Dataset("digits", "", None, Budget(10, 2), samples=100)
-    words = command(one, [1], [0, 2], Section("digits", "d1", 100, 0), entry)
+    words = command(one, [1], [0, 2], 100, 0, entry)
     assert words == (
         "flowbench run lmm --dataset digits --nfe 1 --seed 0,2 -o indices=0,1 --teacher cfm"
     )
-    other = command(one, [1], [0], Section("digits", "d1", 50, 3), entry)
+    other = command(one, [1], [0], 50, 3, entry)
     assert "--samples 50 --sample-seed 3" in other
 
 
@@ -151,7 +167,7 @@ def test_two_teachers_of_one_seed_are_never_averaged():
 
 def test_a_cell_of_fewer_seeds_says_so_and_what_would_fill_it():
     rows = [row(spec(seed=i), 1.0) for i in range(3)] + [row(spec(seed=0), 2.0, nfe=2)]
-    table = layout.matrix(sections(rows)[0], ["fd"])
+    table = matrix(sections(rows)[0], ["fd"])
     assert [cell.words for cell in table.rows[0][1:]] == ["1.000 ± 0", "2.000 (1 of 3 seeds)"]
     assert any("--nfe 2 --seed 0,1,2" in note for note in table.notes)
 
@@ -182,7 +198,7 @@ def test_on_a_narrow_terminal_columns_go_on_below_and_no_number_is_cut():
     for width, parts in ((200, 1), (60, 3)):
         out = io.StringIO()
         console = Console(file=out, width=width, force_terminal=True, no_color=True)
-        terminal.show([layout.matrix(found, names)], console)
+        terminal.show([matrix(found, names)], console)
         text = out.getvalue()
         assert text.count("0.1235") == 9 and text.count("method") == parts
         assert all(name in text for name in names)

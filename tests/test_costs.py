@@ -1,5 +1,6 @@
 """The bill: arithmetic and parameters of evaluations, what is added up, what a method measures."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from flowbench import meters
+from flowbench.records import RUN_LEVEL
 from flowbench.training import total
 
 
@@ -59,13 +61,12 @@ def test_what_a_method_measures_of_itself_is_stored(flowbench, tmp_path):
     )
     assert code == 0
     name = next(p.name for p in (tmp_path / "runs").iterdir() if p.is_dir())
-    code, shown = flowbench("show", name)
+    code, shown = flowbench("show", name, "--format", "json")
     assert code == 0
-    found = dict(
-        line.removeprefix("score ").split(": ") for line in shown.splitlines() if "score " in line
-    )
-    assert 0 < float(found["coupling"]) <= 1
-    assert float(found["train-seconds:coupling"]) > 0
-    assert math.isfinite(float(found["nll"]))
-    assert float(found["mflop-per-sample @ 2"]) > 0
-    assert found["parameters-per-evaluation @ 2"] == found["parameters"]
+    scores = [score for score in json.loads(shown)["scores"] if score["subject"] == "model"]
+    found = {(score["name"], score["nfe"]): score["value"] for score in scores}
+    assert 0 < found["coupling", RUN_LEVEL] <= 1
+    assert found["train-seconds:coupling", RUN_LEVEL] > 0
+    assert math.isfinite(found["nll", RUN_LEVEL])
+    assert found["mflop-per-sample", 2] > 0
+    assert found["parameters-per-evaluation", 2] == found["parameters", RUN_LEVEL]

@@ -11,13 +11,23 @@ LIBRARY = {
     *["augment", "average", "cache", "checkpoints", "coordinates", "coupling", "data", "download"],
     *["environment", "fitting", "imports", "meters", "metrics", "mixtures", "nets", "noise"],
     *["noise_levels", "options", "pair_files", "pairs", "solvers", "teacher", "training"],
-    *["trajectories", "known_weights", "losses", "memory", "optimizers", "weights"],
+    *[
+        "trajectories",
+        "training_log",
+        "known_weights",
+        "losses",
+        "memory",
+        "optimizers",
+        "places",
+        "weights",
+    ],
 }
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
     *["plans", "presets", "resolution", "setting", "network_files", "datasets", "planning"],
-    *["sampling", "protocol", "examination", "runner", "compare", "command_line", "streams"],
+    *["sampling", "protocol", "examination", "runner", "comparison", "command_line"],
     *["suitefile", "suites", "verdicts", "report", "execution", "history", "agenda", "workers"],
+    *["bundle", "explanation", "stages", "reproduction", "notebook"],
 ]
 FLOORS = [
     {"records", "hookspecs"},
@@ -28,7 +38,8 @@ FLOORS = [
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 ROOMS = {
     "torch": LIBRARY
-    | {"sampling", "examination", "runner", "execution", "testing", "network_files"},
+    | {"sampling", "examination", "runner", "execution", "testing", "network_files"}
+    | {"reproduction"},
     "pluggy": {"hookspecs", "plugins"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
@@ -37,6 +48,11 @@ ROOMS = {
     "multiprocessing": {"workers"},
     "rich": {"cli", "report"},
     "matplotlib": {"report"},
+    "altair": {"report"},
+    "vl_convert": {"report"},
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
+    "pandas": {"notebook"},
 }
 # Longer than the limit, each with its reason.
 LONG_FUNCTIONS = {

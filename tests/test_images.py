@@ -14,7 +14,7 @@ from test_imports import edm, pickled, random  # noqa: F401
 
 from flowbench import planning, protocol, runner, sampling, training
 from flowbench.checkpoints import read_tensors
-from flowbench.compare import named
+from flowbench.comparison.naming import named
 from flowbench.data.base import quantise, scattered
 from flowbench.metrics.evaluation import Against, Evaluation, statistics_of
 from flowbench.metrics.frechet import frechet_distance

@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import plain_tables
 import pytest
 from picture_files import images, write_zip
 
@@ -225,13 +226,12 @@ def test_a_dry_run_says_what_it_takes_before_there_are_data(flowbench, name):
     assert "Published numbers: the papers' own, not measured here" in output
     for dataset in suite.datasets:
         assert f"not here: {dataset} does not come with flowbench" in output
-    rows = [line for line in output.splitlines() if line.startswith("│")]
+    rows = plain_tables.rows(output)
     assert sum("not here" in line for line in rows) == len(suite.rows)
     for label, numbers in PUBLISHED[name].items():
         for (metric, nfe), value in numbers.items():
             wanted = [label, metric, str(nfe or "auto"), f"{value:g}"]
-            cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in rows]
-            assert any([c[0], c[2], c[3], c[4]] == wanted for c in cells), wanted
+            assert any([c[0], *c[2:5]] == wanted for c in rows), wanted
 
 
 def test_a_dry_run_says_which_weights_are_missing(flowbench, data, monkeypatch):
@@ -240,7 +240,7 @@ def test_a_dry_run_says_which_weights_are_missing(flowbench, data, monkeypatch):
     words = ("run", "--suite", str(path("afhq64")), "--dry-run", "--data-root", str(data))
     code, output = flowbench(*words)
     assert code == 0 and "2 of 2 runs to do" in output
-    lines = [line for line in output.splitlines() if line.startswith("│")]
+    lines = plain_tables.rows(output)
     assert sum("not here" in line for line in lines) == 1, "EDM is planned, LMM lacks weights"
     assert "needs the weights vgg16" in output
     code, output = flowbench(*(word for word in words if word != "--dry-run"))

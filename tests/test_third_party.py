@@ -1,5 +1,6 @@
 """A method in a package of its own: `pip install` and an entry point are all it takes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,9 +53,10 @@ def test_it_runs_and_is_compared_beside_ours(installed):
 
 
 def test_without_a_velocity_its_straightness_stays_empty(installed):
-    done = call(installed, "show", "ring-rectified")
+    done = call(installed, "show", "ring-rectified", "--format", "json")
     assert done.returncode == 0, done.stderr
-    assert "score w2 @ 1" in done.stdout and "score S:" not in done.stdout
+    names = {(score["name"], score["nfe"]) for score in json.loads(done.stdout)["scores"]}
+    assert ("w2", 1) in names and "S" not in {name for name, _ in names}
 
 
 def test_a_broken_plugin_breaks_nothing_but_itself(installed):

@@ -11,9 +11,15 @@ from flowbench.records import FlowbenchError
 COMMANDS = {
     "run": "run",
     "pairs": "pairs",
-    "compare": "tables",
-    "report": "tables",
+    "compare": "compare",
+    "report": "report",
+    "chart": "chart",
+    "published": "published",
     "show": "show",
+    "why": "why",
+    "reproduce": "reproduce",
+    "export": "bundle",
+    "merge": "bundle",
     "methods": "lists",
     "datasets": "lists",
     "networks": "lists",
@@ -32,6 +38,8 @@ Exit codes:
   2  the words of the command are wrong; nothing was changed
   3  a run failed or diverged; what it had measured is stored
   4  interrupted; the same command goes on from the last checkpoint
+  5  nothing that compares: the numbers differ in their fingerprints, or there are none
+  6  a check failed: --fail-on found such a verdict, reproduce found other numbers
 """
 
 
@@ -39,7 +47,8 @@ class Failure(click.ClickException):
     """A FlowbenchError on its way to the user: one line, a documented exit code, no traceback."""
 
     def __init__(self, error: FlowbenchError):
-        super().__init__(str(error))
+        # It may quote words of strangers, which a terminal would take for commands.
+        super().__init__("".join(c if c.isprintable() else "?" for c in str(error)))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
 

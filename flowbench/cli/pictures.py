@@ -168,3 +168,21 @@ def _blocks(images: np.ndarray, across: int) -> np.ndarray:
     rows = min(STRIPS, len(images))
     parts = images[: across * rows].reshape(across, rows, *images.shape[1:])
     return parts.swapaxes(0, 1).reshape(-1, *images.shape[1:])
+
+
+def sheet(store, sections, nfes: Sequence[int] | None, folder: Path, out: Path) -> None:
+    """Write the sheet of all sections whose samples are images."""
+    from flowbench.report import sheet as drawing
+
+    rows = []
+    for section in sections:
+        for nfe in nfes or section.nfes:
+            for group in section.groups:
+                role = f"samples-nfe{nfe or 'auto'}"
+                files = [a for a in store.artifacts(group.spec.name) if a.role == role]
+                if files:
+                    samples = drawing.images(folder / files[-1].path, 20)
+                    if samples is not None:
+                        rows.append((f"{group.label}, NFE {nfe or 'auto'}", samples))
+    drawing.draw(rows, out)
+    click.echo(f"wrote {out}", err=True)

@@ -9,7 +9,6 @@ import numpy as np
 
 from flowbench import (
     command_line,
-    compare,
     environment,
     plugins,
     protocol,
@@ -119,9 +118,8 @@ def command(store, spec: Spec) -> str:
     entry = plugins.datasets().get(spec.dataset)
     n = found[-1].n if found else entry.samples if entry else OTHERWISE
     seed = found[-1].seed if found else 0
-    section = compare.Section(spec.dataset, spec.data, n, seed)
     nfes = sorted({score.nfe for score in found}) or [1]
-    return command_line.command(spec, nfes, [spec.seed], section, entry)
+    return command_line.command(spec, nfes, [spec.seed], n, seed, entry)
 
 
 def scores(store, spec: Spec) -> list[Score]:

@@ -80,9 +80,10 @@ def compare(
     metrics: Sequence[str],
     nfes: Sequence[int],
     form: str,
+    baseline: str | None = None,
     token: bool = False,
-) -> tuple[Any, list[tuple[str, Any]], bool]:
-    """Print a suite's tables and verdicts; returns the store, its rows, and whether all are met.
+) -> tuple[Any, list[tuple[str, Any]], bool, list[Any]]:
+    """Print a suite's tables and verdicts: store, rows, whether all are met, against `baseline`.
 
     A row is a label with the Spec of its lowest seed. Runs are those that today's code, data and
     options lead to; others in the database have no part in it.
@@ -93,19 +94,36 @@ def compare(
     suite, store = suites.read(path, token), Store.open_existing(words.url(db))
     results = _results(suite, store, setup)
     tables = [results.table(name, metrics, nfes) for name in suite.datasets]
+    judged: list[Any] = []
+    for dataset in suite.datasets if baseline else ():
+        table, some = _judged(results, dataset, baseline, metrics, nfes)
+        tables, judged = [*tables, table], [*judged, *some]
     verdicts = results.verdicts()
     _show(tables, verdicts, form)
-    return store, results.rows(), all(verdict.word == "met" for verdict in verdicts)
+    met = all(verdict.word == "met" for verdict in verdicts)
+    return store, results.rows(), met, judged
+
+
+def _judged(results, dataset: str, baseline, metrics: Sequence[str], nfes: Sequence[int]):
+    """The table of verdicts against a row of the suite on one data set, and the verdicts."""
+    from flowbench.cli.tables import chosen_metrics
+    from flowbench.report import judgement
+
+    section = results.sections([e for e in results.entries if e.dataset == dataset])[False]
+    names = chosen_metrics(section, metrics or results.suite.head.columns)
+    judged = judgement.against(section, baseline, names, nfes)
+    return judgement.table(section, judged), judged
 
 
 def _show(tables: Sequence[Any], verdicts: Sequence[Any], form: str) -> None:
-    """Print tables and verdicts for a terminal, or as Markdown."""
+    """Print tables and verdicts for a terminal, as Markdown or as LaTeX."""
+    from flowbench.report import latex, terminal, text
     from flowbench.report import suite as report
-    from flowbench.report import terminal, text
 
-    if form == "md":
+    if form != "table":
         judged = [report.verdict_table(verdicts)] if verdicts else []
-        click.echo(text.markdown([*tables, *judged]), nl=False)
+        render = {"md": text.markdown, "latex": latex.latex}[form]
+        click.echo(render([*tables, *judged]), nl=False)
         return
     terminal.show(tables)
     for line in report.verdict_lines(verdicts) if verdicts else []:
@@ -140,7 +158,7 @@ def _results(suite, store, setup):
         for task in tasks
     ]
     remarks = {name: entry.remark for name, entry in plugins.datasets().items()}
-    return Results(suite, entries, goals(), remarks)
+    return Results(suite, entries, goals(), remarks, store.environments())
 
 
 def _status(task):

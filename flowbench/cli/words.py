@@ -4,7 +4,10 @@ from pathlib import Path
 
 import click
 
+from flowbench.places import runs_folder, url
 from flowbench.records import ADAPTIVE, FlowbenchError
+
+__all__ = ["runs_folder", "url"]  # part of the words that commands share
 
 
 class Numbers(click.ParamType):
@@ -130,18 +133,6 @@ def _found(names, inception, dinov2, others=None) -> dict[str, Path]:
     given = {name: path for name, path in given.items() if path}
     found = {name: find(name, given) for name in names}
     return {name: path.resolve() for name, path in found.items() if path is not None}
-
-
-def url(db: str) -> str:
-    """A database URL from a URL or the path of an SQLite file."""
-    return db if "://" in db else f"sqlite:///{db}"
-
-
-def runs_folder(db: str, folder: Path | None) -> Path:
-    """Where checkpoints, pairs and samples lie: `--runs`, or `runs` beside the SQLite file."""
-    path = url(db).removeprefix("sqlite:///")
-    beside = (Path(path).parent if path != url(db) and path else Path()) / "runs"
-    return (folder or beside).resolve()
 
 
 def assignments(words: tuple[str, ...], option: str = "-o") -> dict[str, str]:

@@ -1,19 +1,19 @@
-"""From stored scores to sections that may be compared: groups over seeds, floors, best values."""
+"""What rows and numbers are called: metrics with their n, labels that tell rows apart, traits."""
 
-import math
-import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from flowbench.records import RUN_LEVEL, Measured, Score, Spec, Tried, digest
+from flowbench.records import Measured, Spec, Tried, digest
 
 COUNTED = ("fid", "sfid", "fid-clean", "fd-dinov2")  # biased by the number of samples
 FULL = 50_000  # samples that a name without a number stands for
 # What `compare` shows unasked.
 HEADLINES = ("fid", "fd-clf", "memorised", "in-mode", "fd", "w2", "S")
 OTHERWISE = ("sw2", "S")  # where there is none of them but S
+
+TRAITS = ("teacher", "perceptual", "adversarial", "guidance")
+PERCEPTUAL = ("lpips", "johnson")  # words of a loss that looks through a network
 
 
 def named(metric: str, n: int) -> str:
@@ -27,217 +27,126 @@ def named(metric: str, n: int) -> str:
     return f"{word}{f'{n // 1000}k' if n % 1000 == 0 else n}{dash}{rest}"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number over seeds: mean, standard deviation (n - 1), and how many seeds there were.
+def labelled(specs: Mapping[str, Spec], runs: Mapping[str, Spec] | None = None) -> dict[str, str]:
+    """A label for the group of each run (by key): the variant, and more where it is ambiguous.
 
-    `comparable` is false where other rows of the column were measured by another protocol.
+    `runs` are all stored ones by key, of which a teacher may be one (None: `specs`).
     """
-
-    mean: float
-    sd: float | None
-    seeds: int
-    goal: str = ""
-    fingerprint: str = ""
-    best: bool = False
-    comparable: bool = True
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs of one method that differ in nothing but their seed: a row of a table."""
-
-    label: str
-    spec: Spec  # of one of them
-    seeds: tuple[int, ...]
-
-
-@dataclass
-class Section:
-    """All that is known on one data set under one protocol: the only rows that share a table.
-
-    Metrics go by the names of `named`.
-    """
-
-    dataset: str
-    data: str  # hash over the decoded data
-    n: int
-    sample_seed: int
-    groups: list[Group] = field(default_factory=list)
-    cells: dict[tuple[str, str, int], Cell] = field(default_factory=dict)  # label, metric, nfe
-    floors: dict[str, Cell] = field(default_factory=dict)  # metric
-    floor_n: int = 0
-    failures: list[str] = field(default_factory=list)
-    protocols: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # of extracted features
-    streams: tuple[int, ...] = ()  # where numbers are taken over several noise streams
-
-    @property
-    def metrics(self) -> list[str]:
-        """Every name that has a score at some NFE, in the order of their appearance."""
-        return list(dict.fromkeys(metric for _, metric, nfe in self.cells if nfe != RUN_LEVEL))
-
-    @property
-    def facts(self) -> list[str]:
-        """Every name that is a property of the whole run."""
-        return list(dict.fromkeys(metric for _, metric, nfe in self.cells if nfe == RUN_LEVEL))
-
-    @property
-    def nfes(self) -> list[int]:
-        """Every NFE that was asked for somewhere, ascending, adaptive last."""
-        found = {nfe for _, _, nfe in self.cells if nfe != RUN_LEVEL}
-        return sorted(found, key=lambda nfe: nfe or math.inf)
+    known = specs if runs is None else runs
+    named = {key: _with_teacher(spec, known) for key, spec in specs.items()}
+    variants: dict[tuple, list[Spec]] = defaultdict(list)
+    seeds: dict[tuple[str, int], int] = defaultdict(int)
+    identities = {key: _identity(spec) for key, spec in named.items()}
+    for key, spec in named.items():
+        variants[spec.dataset, spec.variant].append(spec)
+        seeds[identities[key], spec.seed] += 1
+    doubled = {identity for (identity, _), count in seeds.items() if count > 1}
+    budgets = {place: {spec.budget for spec in same} for place, same in variants.items()}
+    codes = {
+        (*place, budget): {spec.code for spec in same if spec.budget == budget}
+        for place, same in variants.items()
+        for budget in budgets[place]
+    }
+    labels = {}
+    for key, spec in named.items():
+        place = (spec.dataset, spec.variant)
+        several = (len(budgets[place]) > 1, len(codes[*place, spec.budget]) > 1)
+        labels[key] = _label(spec, *several, identities[key] in doubled)
+    return _told_apart(labels, specs, identities)
 
 
-def sections(
-    measured: Sequence[Measured],
-    tried: Iterable[Tried] = (),
-    goals: Mapping[str, str] | None = None,
-) -> list[Section]:
-    """Sort scores into sections, group them over seeds, and mark the best of each column.
+def _label(spec: Spec, budgets: bool, codes: bool, teachers: bool) -> str:
+    """The variant, and that in which there are several of it."""
+    label = spec.variant
+    if budgets:
+        label += f" [{spec.budget.steps} x {spec.budget.batch}]"
+    if codes:
+        label += f" [code {spec.code[:6]}]"
+    if teachers:  # one seed, two teachers: never two runs in one cell
+        label += f" [teacher {(spec.teacher or 'none')[:8]}]"
+    return label
 
-    `goals` are those that the metrics declare today; a score keeps its own for other metrics.
-    """
-    labels = labelled(measured)
-    parts: dict[tuple, list[Measured]] = defaultdict(list)
-    for row in measured:
-        if row.score.n and row.score.subject == "model":
-            parts[_place(row)].append(row)
-    sampled = {place: {row.run for row in rows} for place, rows in parts.items()}
-    for row in measured:
-        for place in parts:
-            if row.run in sampled[place] and _goes_with(row, place):
-                parts[place].append(row)
-    found = [_section(place, rows, labels, goals or {}) for place, rows in sorted(parts.items())]
-    failures = _failures(tried)
-    for section in found:
-        section.failures = failures.get(section.dataset, [])
+
+def _told_apart(
+    labels: Mapping[str, str], specs: Mapping[str, Spec], identities: Mapping[str, str]
+) -> dict[str, str]:
+    """Labels of runs that differ in what nobody typed, such as a default of another version."""
+    alike: dict[tuple[str, str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for key, label in labels.items():
+        spec = specs[key]
+        alike[spec.dataset, spec.data, label][identities[key]].append(key)
+    found = dict(labels)
+    for (*_, label), rows in alike.items():
+        if len(rows) > 1:  # or else one row would show the numbers of two
+            facts = {identity: _facts(specs[keys[0]]) for identity, keys in rows.items()}
+            for identity, keys in rows.items():
+                found |= dict.fromkeys(keys, f"{label} [{_difference(identity, facts)}]")
     return found
 
 
-def _goes_with(row: Measured, place: tuple) -> bool:
-    """Whether a fact of the whole run, or a floor, belongs beside the scores of `place`."""
-    if (row.spec.dataset, row.spec.data) != place[:2]:
-        return False
-    floor = row.score.subject == "floor" and row.score.seed == place[3]
-    return floor or (row.score.subject == "model" and not row.score.n)
+def _facts(spec: Spec) -> dict[str, str]:
+    """What a run was made with, as words."""
+    network = spec.setting.get("network")
+    parts = {"method": spec.method, **(network if isinstance(network, Mapping) else {})}
+    parts |= {**{k: v for k, v in spec.setting.items() if k != "network"}, **spec.options}
+    return {name: str(value) for name, value in parts.items()}
 
 
-def _place(row: Measured) -> tuple[str, str, int, int]:
-    return row.spec.dataset, row.spec.data, row.score.n, row.score.seed
+def _difference(identity: str, facts: Mapping[str, Mapping[str, str]]) -> str:
+    """In what one of several differs from the others, or a number where words are the same."""
+    own = facts[identity]
+    names = sorted({name for some in facts.values() for name in some})
+    unlike = [name for name in names if len({some.get(name) for some in facts.values()}) > 1]
+    words = " ".join(f"{name}={own.get(name, 'none')}" for name in unlike)
+    same = sum(all(own.get(n) == some.get(n) for n in unlike) for some in facts.values())
+    return words if same == 1 else f"{words} {identity[:6]}".strip()
+
+
+def _with_teacher(spec: Spec, specs: Mapping[str, Spec]) -> Spec:
+    """A student of a stored run is named by its teacher's variant: each seed has its own run."""
+    teacher = specs.get(spec.teacher or "")
+    word = str(spec.changed.get("teacher", ""))
+    if teacher is None or not word.endswith(f"-{spec.teacher[:8]}" if spec.teacher else "-"):
+        return spec
+    return replace(spec, changed=dict(spec.changed) | {"teacher": teacher.variant})
 
 
 def _identity(spec: Spec) -> str:
     """What the runs of one group share: all but the seed, and the teacher, which has that seed."""
     budget = [spec.budget.steps, spec.budget.batch]
     parts = [spec.method, dict(spec.options), dict(spec.changed), budget, spec.code, spec.data]
-    return digest(parts)
+    return digest([*parts, dict(spec.setting)] if spec.setting else parts)
 
 
-def labelled(measured: Iterable[Measured]) -> dict[str, str]:
-    """A label for the group of each run (by key): the variant, and more where it is ambiguous."""
-    specs = {row.spec.key: row.spec for row in measured}
-    variants: dict[tuple, list[Spec]] = defaultdict(list)
-    seeds: dict[tuple[str, int], int] = defaultdict(int)
-    for spec in specs.values():
-        variants[spec.dataset, spec.variant].append(spec)
-        seeds[_identity(spec), spec.seed] += 1
-    doubled = {identity for (identity, _), count in seeds.items() if count > 1}
-    labels = {}
-    for key, spec in specs.items():
-        same = variants[spec.dataset, spec.variant]
-        label = spec.variant
-        if len({other.budget for other in same}) > 1:
-            label += f" [{spec.budget.steps} x {spec.budget.batch}]"
-        if len({other.code for other in same if other.budget == spec.budget}) > 1:
-            label += f" [code {spec.code[:6]}]"
-        if _identity(spec) in doubled:  # one seed, two teachers: never two runs in one cell
-            label += f" [teacher {(spec.teacher or 'none')[:8]}]"
-        labels[key] = label
-    return labels
+def specs_of(records: Iterable[Measured] | Iterable[Tried]) -> dict[str, Spec]:
+    """The Spec of each run by its key; equal ones are hashed once."""
+    distinct = {id(record.spec): record.spec for record in records}
+    return {spec.key: spec for spec in distinct.values()}
 
 
-def grouped(members: Mapping[str, Mapping[int, Spec]]) -> list[Group]:
-    """Rows of a table from the runs of each label by seed."""
-    return [
-        Group(label, specs[min(specs)], tuple(sorted(specs)))
-        for label, specs in sorted(members.items())
-    ]
+def traits(spec: Spec, runs: Mapping[str, Spec]) -> dict[str, str]:
+    """What must be alike before two methods are: teacher, losses, guidance; "" where there is none.
+
+    `runs` are the stored ones by key, of which a teacher may be one.
+    """
+    options = spec.options
+    seen = [str(options.get(name)) for name in ("perceptual", "norm", "distance")]
+    judged = options.get("adversarial")
+    guidance = options.get("guidance")
+    return {
+        "teacher": _teacher(spec, runs),
+        "perceptual": next((word for word in seen if word in PERCEPTUAL), ""),
+        "adversarial": str(options.get("gan", "yes")) if judged else "",
+        "guidance": str(guidance) if guidance else "",
+    }
 
 
-def _section(
-    place: tuple, rows: list[Measured], labels: Mapping[str, str], goals: Mapping[str, str]
-) -> Section:
-    section = Section(*place)
-    values: dict[tuple[str, str, int], list[Score]] = defaultdict(list)
-    members: dict[str, dict[int, Spec]] = defaultdict(dict)
-    floors: dict[str, Score] = {}
-    for row in rows:
-        if row.score.subject == "floor":
-            name = named(row.score.name, section.n)
-            closest = floors.get(name)
-            if closest is None or abs(row.score.n - section.n) < abs(closest.n - section.n):
-                floors[name] = row.score
-            continue
-        label, name = labels[row.spec.key], named(row.score.name, row.score.n)
-        members[label][row.spec.seed] = row.spec
-        values[label, name, row.score.nfe].append(row.score)
-        if "weights" in row.score.protocol:
-            section.protocols[name] = row.score.protocol
-    section.groups = grouped(members)
-    section.floors = {name: _cell([score], goals) for name, score in floors.items()}
-    cells = {key: _cell(scores, goals) for key, scores in values.items()}
-    section.cells = _mark(cells, section.floors)
-    section.floor_n = max((score.n for score in floors.values()), default=0)
-    return section
-
-
-def _cell(scores: list[Score], goals: Mapping[str, str]) -> Cell:
-    values, first = [score.value for score in scores], scores[0]
-    prints = {score.fingerprint for score in scores}
-    finite = all(math.isfinite(value) for value in values)
-    return Cell(
-        mean=statistics.fmean(values) if finite else sum(values),  # nan and inf stay visible
-        sd=statistics.stdev(values) if finite and len(values) > 1 else None,
-        seeds=len(values),
-        goal=goals.get(first.name, first.goal),
-        fingerprint=first.fingerprint if len(prints) == 1 else "",
-        comparable=len(prints) == 1,
-    )
-
-
-def _distance(cell: Cell, floor: Cell | None) -> float:
-    """What is smaller for a better cell, by the goal of its metric."""
-    if cell.goal == "floor":
-        return abs(cell.mean - floor.mean) if floor else math.inf
-    return -cell.mean if cell.goal == "max" else cell.mean
-
-
-def _mark(
-    cells: dict[tuple[str, str, int], Cell], floors: Mapping[str, Cell]
-) -> dict[tuple[str, str, int], Cell]:
-    """Mark the best cell of each (metric, nfe); none where the protocols of a column differ."""
-    columns: dict[tuple[str, int], list[tuple[str, str, int]]] = defaultdict(list)
-    for key in cells:
-        columns[key[1], key[2]].append(key)
-    marked = dict(cells)
-    for keys in columns.values():
-        agree = len({cells[key].fingerprint for key in keys}) == 1 and cells[keys[0]].comparable
-        far = {key: _distance(cells[key], floors.get(key[1])) for key in keys if cells[key].goal}
-        top = min((d for d in far.values() if math.isfinite(d)), default=None)
-        for key in keys:
-            best = agree and len(keys) > 1 and top is not None and far.get(key) == top
-            marked[key] = replace(cells[key], best=best, comparable=agree)
-    return marked
-
-
-def _failures(tried: Iterable[Tried]) -> dict[str, list[str]]:
-    """One line for each run whose last attempt did not end well, by data set."""
-    last = {attempt.run: attempt for attempt in tried}
-    lines: dict[str, list[str]] = defaultdict(list)
-    for attempt in last.values():
-        if attempt.outcome not in ("ok", "running"):
-            why = f": {attempt.error}" if attempt.error else ""
-            name = f"{attempt.spec.variant}, seed {attempt.spec.seed} ({attempt.run})"
-            line = f"{name}, attempt {attempt.number}: {attempt.outcome}{why}"
-            lines[attempt.spec.dataset].append(line)
-    return lines
+def _teacher(spec: Spec, runs: Mapping[str, Spec]) -> str:
+    if not spec.teacher:
+        return ""
+    if spec.teacher in runs:
+        return runs[spec.teacher].method
+    word = str(spec.changed.get("teacher", ""))
+    if spec.teacher.startswith("file:"):
+        return f"file {spec.teacher.removeprefix('file:')[:8]}"
+    return word or f"run {spec.teacher[:8]}"

@@ -84,7 +84,7 @@ def draw(rows: Sequence[Row], out: Path) -> None:
         _clouds(squares[0], squares[1], row, limit)
         _trajectories(squares[2], row)
         _field(squares[3], row, scale)
-        squares[0].set_ylabel(fill(row.label, ACROSS))
+        squares[0].set_ylabel(fill(row.label.replace("$", r"\$"), ACROSS))
     for square, heading in zip(axes[0], HEADINGS, strict=True):
         square.set_title(heading)
     axes[0, 3].set_title(f"{HEADINGS[3]}: arrow = v / {scale:g}", fontsize="medium")

@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
-from flowbench import compare, verdicts
-from flowbench.compare import Section, named
+from flowbench import verdicts
+from flowbench.comparison.build import build
+from flowbench.comparison.naming import named
+from flowbench.comparison.view import Section
 from flowbench.records import RUN_LEVEL, Measured, Spec, Tried
-from flowbench.report.layout import MISSING, Table, Text, number, plain, protocols
+from flowbench.report.layout import MISSING, Table, Text, heading, number, plain
+from flowbench.report.remarks import protocols, unlike
 from flowbench.suites import Suite
 from flowbench.verdicts import Verdict
 
@@ -56,6 +60,7 @@ class Results:
     entries: list[Entry]
     goals: Mapping[str, str] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)  # by data set
+    environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by digest
 
     def values(self) -> verdicts.Values:
         """Scores of the models by label, data set, metric and NFE, then seed."""
@@ -97,11 +102,11 @@ class Results:
     def table(self, dataset: str, metrics: Sequence[str] = (), nfes: Sequence[int] = ()) -> Table:
         """Rows and columns in the order of the file, the floor below; arguments narrow columns."""
         mine = [entry for entry in self.entries if entry.dataset == dataset]
-        sections = self._sections(mine)
+        sections = self.sections(mine)
         n = max(section.n for section in sections.values())
         columns = [(named(name, n), nfe) for name, nfe in self._columns(mine, metrics, nfes)]
         title = f"{self.suite.head.title}: {dataset}"
-        table = Table(title, ["method", *(_heading(*c) for c in columns)], [])
+        table = Table(title, ["method", *(heading(*c) for c in columns)], [])
         for row in self.suite.rows:
             if dataset in row.datasets:
                 own = [entry for entry in mine if entry.label == row.label]
@@ -135,19 +140,18 @@ class Results:
             found += [(name, nfe) for nfe in levels]
         return found
 
-    def _sections(self, entries: Sequence[Entry]) -> dict[bool, Section]:
+    def sections(self, entries: Sequence[Entry]) -> dict[bool, Section]:
         """The cells over seeds of references and of all others, which alone are ranked."""
         reference = {row.label: row.reference for row in self.suite.rows}
+        labels = {entry.spec.key: entry.label for entry in entries}
         found = {}
         for kind in (False, True):
             rows = [
-                replace(row, spec=replace(row.spec, method=entry.label, changed={}))
-                for entry in entries
-                if reference[entry.label] == kind
-                for row in entry.scores()
+                row for entry in entries if reference[entry.label] == kind for row in entry.scores()
             ]
-            sections = compare.sections(rows, goals=self.goals)
-            found[kind] = max(sections, key=lambda s: len(s.cells), default=Section("", "", 0, 0))
+            view = build(rows, (), self.goals, self.environments, labels, apart=False)
+            most = max(view.sections, key=lambda s: len(s.cells), default=None)
+            found[kind] = Section("", "", 0) if most is None else most
         return found
 
     def _notes(self, dataset: str, entries, sections: Mapping[bool, Section]) -> list[str]:
@@ -156,6 +160,9 @@ class Results:
         if any(section.floors for section in sections.values()):
             notes.append("floor: real held-out data in the model's place")
         notes += [line for section in sections.values() for line in protocols(section)]
+        fields = unlike(sections[False])
+        if fields:
+            notes.append(f"columns without a best differ in: {', '.join(fields)}")
         lacking = sum(bool(missing(entry)) for entry in entries)
         if lacking:
             path = self.suite.path
@@ -178,10 +185,6 @@ def missing(entry: Entry) -> int:
 
 def _last_auto(nfe: int) -> float:
     return nfe or float("inf")
-
-
-def _heading(name: str, nfe: int) -> str:
-    return name if nfe == RUN_LEVEL else f"{name} @ {nfe or 'auto'}"
 
 
 def _text(section: Section, entries: Sequence[Entry], name: str, nfe: int) -> Text:

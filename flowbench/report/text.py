@@ -4,17 +4,38 @@ import csv
 import io
 import json
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 
-from flowbench.compare import Section
-from flowbench.records import RUN_LEVEL
+from flowbench.comparison.fingerprint import FIELDS as PRINTS
+from flowbench.comparison.fingerprint import OF_SPEED
+from flowbench.comparison.naming import TRAITS
+from flowbench.comparison.view import Cell, Section, View, failure
+from flowbench.records import RUN_LEVEL, Tried
 from flowbench.report.layout import Table
 
+OF_SECTION = ("data", "n", "budget", "conditioning")  # said once, in full
 FIELDS = [
-    *["dataset", "data", "n", "sample_seed", "subject", "method", "label", "metric", "nfe"],
-    *["mean", "sd", "seeds", "goal", "fingerprint", "best", "comparable"],
+    *["dataset", "data", "n", "budget", "conditioning", "part", "subject", "method", "label"],
+    *[*TRAITS, "metric", "nfe", "mean", "sd", "seeds", "sampling_sd", "sampling_seeds"],
+    *["goal", "best", "comparable", *(n for n in (*PRINTS, *OF_SPEED) if n not in OF_SECTION)],
 ]
+# What means something to Markdown, to GitHub's mathematics, or to HTML within it.
+MARKUP = re.compile(r"[\\`*\[<&|~$]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def printable(words: str) -> str:
+    """Words of strangers in one line, without what a terminal takes for a command."""
+    if words.isprintable():
+        return words
+    return " ".join("".join(map(_visible, words)).split())
+
+
+def _visible(char: str) -> str:
+    """Line breaks and the like as a space; what has no shape is left out."""
+    kind = unicodedata.category(char)
+    return " " if kind == "Cc" or kind[0] == "Z" else "" if kind[0] == "C" else char
 
 
 def markdown(tables: Iterable[Table]) -> str:
@@ -23,51 +44,82 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [f"**{table.title}**", "", _row(table.columns)]
-    lines.append(_row([":--", *["--:"] * (len(table.columns) - 1)]))
+    lines = [f"**{_escaped(table.title)}**", "", _row(map(_escaped, table.columns))]
+    left = table.labels
+    lines.append(_row([":--"] * left + ["--:"] * (len(table.columns) - left)))
     for row in table.rows:
-        lines.append(_row([f"**{cell.words}**" if cell.best else cell.words for cell in row]))
-    lines += ["", *(f"- {note}" for note in table.notes), ""] if table.notes else [""]
+        cells = [(_escaped(cell.words), cell.best) for cell in row]
+        lines.append(_row(f"**{words}**" if best else words for words, best in cells))
+    lines += ["", *(f"- {_note(note)}" for note in table.notes), ""] if table.notes else [""]
     return "\n".join(lines)
 
 
-def _row(words: Sequence[str]) -> str:
-    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+def _row(words: Iterable[str]) -> str:
+    return "| " + " | ".join(words) + " |"
+
+
+def _escaped(words: str) -> str:
+    return MARKUP.sub(r"\\\g<0>", printable(words))
+
+
+def _note(words: str) -> str:
+    """At the start of a line more signs mean something."""
+    return re.sub(r"^[#+>-]", r"\\\g<0>", _escaped(words))
 
 
 def records(sections: Iterable[Section]) -> list[dict]:
     """One flat record for each cell and floor, with everything that decides comparability."""
     rows = []
     for section in sections:
-        methods = {group.label: group.spec.method for group in section.groups}
-        place = [section.dataset, section.data, section.n, section.sample_seed]
-        found = [("model", methods[k[0]], *k, cell) for k, cell in section.cells.items()]
-        found += [
-            ("floor", "", "floor", name, RUN_LEVEL, cell) for name, cell in section.floors.items()
-        ]
-        for subject, method, label, metric, nfe, cell in found:
-            head = [*place, subject, method, label, metric, _nfe(nfe)]
-            rows.append(dict(zip(FIELDS, head, strict=False)) | asdict(cell))
+        groups = {group.label: group for group in section.groups}
+        place = {name: getattr(section, name) for name in ("dataset", *OF_SECTION, "part")}
+        for (label, metric, nfe), cell in section.cells.items():
+            group = groups[label]
+            who = {"subject": "model", "method": group.spec.method, "label": label}
+            who |= {name: group.traits.get(name, "") for name in TRAITS}
+            rows.append(_record(place | who | {"metric": metric, "nfe": _nfe(nfe)}, cell))
+        for metric, cell in section.floors.items():
+            who = {"subject": "floor", "label": "floor", "metric": metric, "nfe": "run"}
+            rows.append(_record(place | who, cell))
     return rows
+
+
+def _record(head: dict, cell: Cell) -> dict:
+    facts = {
+        **{name: getattr(cell, name) for name in ("mean", "sd", "seeds", "sampling_sd")},
+        **{name: getattr(cell, name) for name in ("goal", "best", "comparable")},
+        "sampling_seeds": cell.streams,
+    }
+    prints = {name: word for name, word in cell.fields.items() if name not in OF_SECTION}
+    whole = prints | head | facts
+    return {name: whole.get(name, "") for name in FIELDS}
 
 
 def _nfe(nfe: int) -> int | str:
     return "run" if nfe == RUN_LEVEL else nfe or "auto"
 
 
-def as_csv(sections: Iterable[Section]) -> str:
-    """The records as CSV with a header line."""
+def as_csv(sections: Iterable[Section], failed: Sequence[Tried] = ()) -> str:
+    """The records as CSV with a header line, and a row with its reason for each failure."""
+    rows = records(sections)
+    for attempt in failed:
+        spec = attempt.spec
+        who = {"subject": "failure", "method": spec.method, "label": spec.variant}
+        rows.append({"dataset": spec.dataset, "data": spec.data, **who, "reason": failure(attempt)})
     out = io.StringIO()
-    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(out, [*FIELDS, "reason"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records(sections))
+    for row in rows:
+        writer.writerow({k: printable(v) if isinstance(v, str) else v for k, v in row.items()})
     return out.getvalue()
 
 
-def as_json(sections: Sequence[Section]) -> str:
+def as_json(view: View) -> str:
     """The records as JSON, with the failures beside them; NaN and infinity become strings."""
-    rows = [{k: _plain(v) for k, v in row.items()} for row in records(sections)]
-    failures = {section.dataset: section.failures for section in sections if section.failures}
+    rows = [{k: _plain(v) for k, v in row.items()} for row in records(view.sections)]
+    failures: dict[str, list[str]] = {}
+    for attempt in view.failed:
+        failures.setdefault(attempt.spec.dataset, []).append(failure(attempt))
     return json.dumps({"scores": rows, "failures": failures}, indent=1) + "\n"
 
 

@@ -1,0 +1,74 @@
+"""The view of a database: what a user asks for, read and built."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from flowbench import options, plugins
+from flowbench.comparison import selection
+from flowbench.comparison.build import build
+from flowbench.comparison.selection import Filter
+from flowbench.comparison.view import View
+from flowbench.places import url
+from flowbench.records import FlowbenchError, Measured, Spec, Tried
+from flowbench.store import Store
+
+
+def opened(db: str, asked: Filter) -> tuple[Store, View]:
+    """The store and its view of what is asked for.
+
+    `db` is a path or a URL. Raises FlowbenchError where there is nothing of it at all.
+    """
+    with _no_garbage():
+        store = Store.open_existing(url(db))
+        runs = store.specs() if asked != Filter() else None  # teachers that are not asked for
+        measured, tried = scores(store, asked, runs)
+        goals = {metric.name: metric.goal for metric in plugins.metrics()}
+        found = build(measured, tried, goals, store.environments(), runs=runs)
+    if not found.sections and not found.failed:
+        raise FlowbenchError(_nothing(db, asked))
+    return store, found
+
+
+def scores(
+    store: Store, asked: Filter, runs: Mapping[str, Spec] | None = None
+) -> tuple[list[Measured], list[Tried]]:
+    """The scores and attempts that are asked for; `runs` are all stored ones by key.
+
+    Raises FlowbenchError for a method or data set that nobody knows.
+    """
+    measured = store.measured(asked.dataset, asked.methods, asked.seeds)
+    tried = store.tried(asked.dataset, asked.methods, asked.seeds)
+    _known(store, asked, {t.spec.method for t in tried}, {t.spec.dataset for t in tried})
+    late = selection.attempts(tried, asked, runs)
+    return selection.select(measured, tried, asked, runs), late
+
+
+def _known(store: Store, asked: Filter, methods: set[str], datasets: set[str]) -> None:
+    """Refuse names that neither a result nor a plugin has."""
+    if set(asked.methods) <= methods and (asked.dataset is None or asked.dataset in datasets):
+        return
+    specs = [attempt.spec for attempt in store.tried()]
+    for name in asked.methods:
+        options.choose("method", name, {*plugins.methods(), *(spec.method for spec in specs)})
+    if asked.dataset is not None:
+        known = {*plugins.datasets(), *(spec.dataset for spec in specs)}
+        options.choose("data set", asked.dataset, known)
+
+
+def _nothing(db: str, asked: Filter) -> str:
+    method = next(iter(asked.methods), None) or "METHOD"
+    what = f"flowbench run {method} --dataset {asked.dataset or 'DATASET'}"
+    return f"{db} has no such scores; measure some with: {what}"
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keep Python from looking for garbage among 100 000 records, a third of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,1 @@
+"""Charts of a report: Vega-Lite specifications with their data, and files made of them."""

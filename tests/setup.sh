@@ -1,0 +1,19 @@
+#!/bin/sh
+# What tests of the page and of LaTeX tables need from Debian: chromium, pdflatex.
+# Where it cannot be installed, one line says so, and those tests are skipped.
+
+packages=""
+command -v chromium >/dev/null || packages="chromium"
+command -v pdflatex >/dev/null && kpsewhich booktabs.sty >/dev/null ||
+    packages="$packages texlive-latex-base texlive-latex-recommended"
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "tests that need these are skipped, which root can apt-get install:" $packages
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+said=$(apt-get update -qq -o Acquire::http::Timeout=20 2>&1 &&
+    apt-get install -y -qq --no-install-recommends $packages 2>&1) ||
+    echo "not installed, so tests are skipped:" $packages "($(printf '%s' "$said" | tail -n 1))"
+exit 0
