@@ -72,3 +72,18 @@ def test_the_suite_of_the_guide_is_one(tmp_path):
     for table in (Head, Row, Expectation, Token):
         for key in table.model_fields:
             assert re.search(rf"\b{key}\b", text) or key in ("datasets",), key
+
+
+@pytest.mark.slow
+def test_the_tables_of_the_readme_are_what_their_commands_print():
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("readme", ROOT / "benchmarks/readme.py")
+    readme = module_from_spec(spec)
+    spec.loader.exec_module(readme)
+    found = readme.written(README)
+    assert found == README, "make readme"
+    assert len(readme.BLOCK.findall(README)) == 3
+    short = README[README.index("<!-- table 2 of") : README.index("## Methods")]
+    bad = short.replace("| tie |", "| better |", 1)
+    assert bad != short and readme.written(bad) == short, "a word that was changed by hand"

@@ -3,6 +3,7 @@
 import pytest
 
 from flowbench import planning, runner
+from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.plans import Request, Setup
 
 TINY = {"steps": 4, "batch": 16, "samples": 8, "nfe": (1, 2)}
@@ -81,3 +82,21 @@ def test_options_with_a_part_in_training_are_not_shared(stages):
 def test_sampling_of_ctm_is_shared(stages):
     setup, _ = stages
     assert ctm(setup, gamma="0.5", levels="2.5").trained.spec.key == ctm(setup).spec.key
+
+
+def test_a_teacher_that_is_used_again_keeps_its_file(flowbench, tmp_path):
+    """Its hash is in the database, whatever a later version writes beside the weights."""
+    words = ["--dataset", "moons", "--steps", "5", "--batch", "8", "--samples", "20", "--nfe", "1"]
+    assert flowbench("run", "edm", *words)[0] == 0
+    (file,) = (tmp_path / "runs").glob("moons-edm-*/network.safetensors")
+    tensors, facts = read_tensors(file)
+    save_tensors(file, tensors, {**facts, "spec": {}})
+    before = file.read_bytes()
+    assert flowbench("run", "lmm", *words, "-o", "pairs=16")[0] == 0
+    assert file.read_bytes() == before
+    name = next(iter(tensors))
+    save_tensors(file, tensors | {name: tensors[name] + 1}, facts)
+    assert flowbench("run", "lmm", *words, "-o", "pairs=8")[0] == 0
+    assert not (read_tensors(file)[0][name] - tensors[name]).any(), (
+        "another network is written anew"
+    )
