@@ -270,3 +270,11 @@ def test_floors_and_facts_go_with_their_runs():
         ("cfm", "floor", 80),
         ("cfm", "model", 0),
     ]
+
+
+def test_a_data_frame_names_the_teachers_that_it_leaves_out(stored):
+    import flowbench
+
+    frame = flowbench.results(str(stored), methods="lmm")
+    assert set(frame["teacher"]) == {"edm"}
+    assert len(flowbench.results(str(stored), where={"teacher": "edm"})) == len(frame)

@@ -9,7 +9,7 @@ from flowbench import options
 from flowbench.comparison import fingerprint
 from flowbench.comparison.naming import named
 from flowbench.comparison.view import Cell, Group, Key, Section
-from flowbench.records import ADAPTIVE, FlowbenchError
+from flowbench.records import ADAPTIVE, RUN_LEVEL, FlowbenchError
 
 
 def distance(cell: Cell, floor: Cell | None) -> float:
@@ -66,8 +66,10 @@ def sorted_by(sections: Sequence[Section], word: str) -> list[list[Group]]:
     if level.strip():
         asked = level.strip().replace("auto", str(ADAPTIVE))
         if not any(asked == str(nfe) for some in levels for nfe in some):
-            found = ", ".join(str(nfe or "auto") for nfe in sorted({n for m in levels for n in m}))
-            raise FlowbenchError(f"--sort {word}: {metric} was measured at {found}")
+            nfes = sorted({nfe for some in levels for nfe in some}, key=_last_adaptive)
+            found = ", ".join(str(nfe or "auto") for nfe in nfes if nfe != RUN_LEVEL)
+            where = found or "no NFE, but for whole runs"
+            raise FlowbenchError(f"--sort {word}: {metric.strip()} was measured at {where}")
         levels = [[nfe for nfe in some if str(nfe) == asked] for some in levels]
     return [
         ordered(section, name, some[0]) if some else section.groups

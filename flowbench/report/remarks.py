@@ -6,10 +6,17 @@ from typing import Any
 from flowbench.comparison.fingerprint import differences
 from flowbench.comparison.view import Section
 
+GOALS = {
+    "min": "lower is better",
+    "max": "higher is better",
+    "floor": "nearest to the floor is best",
+}
+
 
 def remarks(section: Section, remark: str, names: Sequence[str]) -> list[str]:
     """The notes below a section's table that shows metrics `names`."""
     notes = [f"{section.dataset}: {remark}"] if remark else []
+    notes += directions(section, names)
     if has_floors(section, names):
         notes.append("floor: real held-out data in the model's place")
     notes += [f"this table's {line}" for line in section.differs]
@@ -23,6 +30,17 @@ def remarks(section: Section, remark: str, names: Sequence[str]) -> list[str]:
     if fields:
         notes.append(f"*: not ranked, because these differ: {', '.join(fields)}")
     return notes + section.failures
+
+
+def directions(section: Section, names: Sequence[str]) -> list[str]:
+    """Which metrics of `names` are better lower, higher, or near their floor, in one line."""
+    goals = {name: cell.goal for (_, name, _), cell in section.cells.items()}
+    found = [
+        f"{words}: {', '.join(mine)}"
+        for goal, words in GOALS.items()
+        if (mine := [name for name in dict.fromkeys(names) if goals.get(name) == goal])
+    ]
+    return ["; ".join(found)] if found else []
 
 
 def has_floors(section: Section, names: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from flowbench.comparison.naming import named
 from flowbench.comparison.view import Section
 from flowbench.records import RUN_LEVEL, Measured, Spec, Tried
 from flowbench.report.layout import MISSING, Table, Text, heading, number, plain
-from flowbench.report.remarks import protocols, unlike
+from flowbench.report.remarks import directions, protocols, unlike
 from flowbench.suites import Suite
 from flowbench.verdicts import Verdict
 
@@ -121,7 +121,7 @@ class Results:
             words = [Text(number(cell) if cell else "") for cell in floors]
             if any(text.words for text in words):
                 table.rows.append([Text(f"floor (n = {section.floor_n})"), *words])
-        table.notes += self._notes(dataset, mine, sections)
+        table.notes += self._notes(dataset, mine, sections, [name for name, _ in columns])
         return table
 
     def _columns(
@@ -154,13 +154,16 @@ class Results:
             found[kind] = Section("", "", 0) if most is None else most
         return found
 
-    def _notes(self, dataset: str, entries, sections: Mapping[bool, Section]) -> list[str]:
+    def _notes(
+        self, dataset: str, entries, sections: Mapping[bool, Section], names: Sequence[str]
+    ) -> list[str]:
         remark = self.remarks.get(dataset)
         notes = [f"{dataset}: {remark}"] if remark else []
+        notes += directions(sections[False], names)
         if any(section.floors for section in sections.values()):
             notes.append("floor: real held-out data in the model's place")
-        notes += [line for section in sections.values() for line in protocols(section)]
-        fields = unlike(sections[False])
+        notes += [line for section in sections.values() for line in protocols(section, names)]
+        fields = unlike(sections[False], names)
         if fields:
             notes.append(f"columns without a best differ in: {', '.join(fields)}")
         lacking = sum(bool(missing(entry)) for entry in entries)

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from flowbench.report.layout import Table
+from flowbench.report.layout import Table, Text
 from flowbench.report.text import printable
+
+BETWEEN = "  "  # columns
 
 
 def show(tables: Iterable[Table], console: Console | None = None) -> None:
     """Print tables with the best of each column in bold, and the notes below.
 
     Where the terminal is too narrow, columns go on in a further table: no number is ever cut.
-    Elsewhere than on a terminal there are no lines and no colours.
+    Elsewhere than on a terminal nothing is bold, and lines are as long as they are.
     """
     console = console or Console(highlight=False)
     if not console.is_terminal:
@@ -26,9 +26,12 @@ def show(tables: Iterable[Table], console: Console | None = None) -> None:
     for table in map(_printable, tables):
         console.print(RichText(table.title, style="bold"), soft_wrap=True)
         for columns in _parts(table, console.width):
-            console.print(_grid(table, columns), no_wrap=True, crop=False, overflow="ignore")
+            for line in _lines(table, columns):
+                console.print(line, no_wrap=True, crop=False, overflow="ignore")
+            console.print()
         for note in table.notes:
             console.print(RichText(note), soft_wrap=True)
+        console.print()
 
 
 def plain(tables: Iterable[Table]) -> str:
@@ -48,54 +51,51 @@ def _printable(table: Table) -> Table:
 
 
 def _plain(table: Table) -> Iterator[str]:
-    rows = [table.columns, *([cell.words for cell in row] for row in table.rows)]
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     yield table.title
-    for number, row in enumerate(rows):
-        yield _aligned(row, widths, table.labels)
-        if number == 0:
-            yield "  ".join("-" * width for width in widths)
+    for line in _lines(table, range(len(table.columns))):
+        yield line.plain
     yield from table.notes
     yield ""
 
 
-def _aligned(words: Sequence[str], widths: Sequence[int], labels: int) -> str:
+def _lines(table: Table, columns: Sequence[int]) -> Iterator[RichText]:
+    """Heading, rule and rows of some columns, the best of each in bold."""
+    widths = [_width(table, column) for column in columns]
+    heading = [Text(table.columns[column]) for column in columns]
+    yield _aligned(heading, widths, table.labels)
+    yield RichText(BETWEEN.join("-" * width for width in widths))
+    for row in table.rows:
+        yield _aligned([row[column] for column in columns], widths, table.labels)
+
+
+def _aligned(cells: Sequence[Text], widths: Sequence[int], labels: int) -> RichText:
     """Labels to the left, numbers to the right."""
-    parts = []
-    for column, (word, width) in enumerate(zip(words, widths, strict=True)):
-        space = " " * (width - cell_len(word))
-        parts.append(word + space if column < labels else space + word)
-    return "  ".join(parts).rstrip()
+    line = RichText()
+    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        space = " " * (width - cell_len(cell.words))
+        line.append(BETWEEN if column else "")
+        line.append(space if column >= labels else "")
+        line.append(cell.words, style="bold green" if cell.best else "")
+        line.append(space if column < labels else "")
+    line.rstrip()
+    return line
 
 
 def _parts(table: Table, width: int) -> Iterator[list[int]]:
     """Groups of columns that fit into `width`, each with the labels first."""
     labels = list(range(table.labels))
-    used = start = 1 + sum(_width(table, column) for column in labels)
+    used = start = sum(_width(table, column) + len(BETWEEN) for column in labels) - len(BETWEEN)
     part: list[int] = []
     for column in range(table.labels, len(table.columns)):
-        if part and used + _width(table, column) > width:
+        more = _width(table, column) + len(BETWEEN)
+        if part and used + more > width:
             yield labels + part
             part, used = [], start
         part.append(column)
-        used += _width(table, column)
+        used += more
     yield labels + part
 
 
 def _width(table: Table, column: int) -> int:
-    """Characters that a column takes, its border included."""
-    words = [table.columns[column], *(row[column].words for row in table.rows)]
-    return max(map(cell_len, words)) + 3
-
-
-def _grid(table: Table, columns: list[int]) -> RichTable:
-    grid = RichTable(width=1 + sum(_width(table, column) for column in columns))
-    for column in columns:
-        side: Literal["left", "right"] = "right" if column >= table.labels else "left"
-        grid.add_column(RichText(table.columns[column]), justify=side, no_wrap=True)
-    for row in table.rows:
-        cells = [row[column] for column in columns]
-        grid.add_row(
-            *(RichText(cell.words, style="bold green" if cell.best else "") for cell in cells)
-        )
-    return grid
+    """Characters that a column takes."""
+    return max(map(cell_len, [table.columns[column], *(row[column].words for row in table.rows)]))
