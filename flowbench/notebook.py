@@ -11,7 +11,7 @@ from flowbench.comparison.opening import opened, scores
 from flowbench.comparison.selection import Filter, pair, since
 from flowbench.comparison.view import View
 from flowbench.places import url
-from flowbench.records import RUN_LEVEL
+from flowbench.records import RUN_LEVEL, Measured
 from flowbench.report import sections, terminal, text
 from flowbench.report.layout import Table
 from flowbench.store import Store
@@ -28,30 +28,31 @@ def results(db: str = "results.db", **asked: Any) -> Any:
     import pandas
 
     store = Store.open_existing(url(db))
-    measured, _ = scores(store, _filter(**asked))
+    runs = store.specs()
+    measured, _ = scores(store, _filter(**asked), runs)
     specs, reader = specs_of(measured), Reader(store.environments())
     keys = {id(spec): key for key, spec in specs.items()}
-    labels = labelled(specs)
-    rows = []
-    for row in measured:
-        score, spec = row.score, row.spec
-        mine = {
-            **{"dataset": spec.dataset, "method": spec.method},
-            **{"label": labels[keys.get(id(spec)) or spec.key], "seed": spec.seed},
-            **{"subject": score.subject, "metric": score.name, "nfe": score.nfe, "n": score.n},
-            **{"stream": score.seed, "value": score.value, "goal": score.goal, "run": row.run},
-            **{"generation": row.generation, "origin": row.origin},
-        }
-        rows.append(mine | traits(spec, specs) | _prefixed(reader.fields(row)))
+    labels = labelled(specs, runs)
+    rows = [
+        _row(row, labels[keys.get(id(row.spec)) or row.spec.key])
+        | traits(row.spec, runs)
+        | {f"fingerprint_{name}": value for name, value in reader.fields(row).items()}
+        for row in measured
+    ]
     frame = pandas.DataFrame(rows)
     if len(frame):
         frame["nfe"] = frame["nfe"].astype("Int64").mask(frame["nfe"] == RUN_LEVEL)
     return frame
 
 
-def _prefixed(fields: dict[str, str]) -> dict[str, str]:
-    """The fingerprint, its names told from those of other columns."""
-    return {f"fingerprint_{name}": value for name, value in fields.items()}
+def _row(row: Measured, label: str) -> dict[str, Any]:
+    score, spec = row.score, row.spec
+    return {
+        **{"dataset": spec.dataset, "method": spec.method, "label": label, "seed": spec.seed},
+        **{"subject": score.subject, "metric": score.name, "nfe": score.nfe, "n": score.n},
+        **{"stream": score.seed, "value": score.value, "goal": score.goal, "run": row.run},
+        **{"generation": row.generation, "origin": row.origin},
+    }
 
 
 def leaderboard(db: str = "results.db", **asked: Any) -> "Leaderboard":

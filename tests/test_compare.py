@@ -202,3 +202,11 @@ def test_on_a_narrow_terminal_columns_go_on_below_and_no_number_is_cut():
         text = out.getvalue()
         assert text.count("0.1235") == 9 and text.count("method") == parts
         assert all(name in text for name in names)
+
+
+def test_a_floor_of_fewer_rows_stands_beside_and_one_of_another_setting_does_not():
+    facts = {"reference": ["train", 50], "directions": 500}
+    model = row(spec(), 3.0, name="sw2", protocol={**facts, "rows": 100})
+    for change, beside in (({"rows": 60}, True), ({"rows": 60, "directions": 9}, False)):
+        real = row(spec(), 1.0, nfe=-1, n=60, name="sw2", subject="floor", protocol=facts | change)
+        assert ("sw2" in sections([model, real])[0].floors) is beside

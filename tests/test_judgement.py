@@ -64,7 +64,7 @@ def test_verdicts_name_the_row_the_column_and_the_direction(flowbench, three):
     )
     assert line["p (Holm)"] == ("< 0.0001" if 2 * p < 1e-4 else f"{2 * p:.2g}"), "of two verdicts"
     assert line["seeds"] == "4" and line["noise streams"] == "1"
-    assert float(line["seen from"]) > 0
+    assert float(line["smallest seen"]) > 0
     assert "Holm's correction over 2 comparisons" in output
     assert "one noise stream" in output
 

@@ -1,5 +1,6 @@
 """From stored scores to the view: who shares a table, cells over seeds, floors, best values."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -213,7 +214,7 @@ def _floors(
     for row in rows:
         kinds = classes.get(row.score.name)
         if kinds and section.part < len(kinds):
-            if context.reader.kind(row) != kinds[section.part]:
+            if _but_rows(context.reader.kind(row)) != _but_rows(kinds[section.part]):
                 continue
         elif section.part:
             continue
@@ -229,6 +230,11 @@ def _floors(
         for name, row in found.items()
     }
     return cells, max((row.score.n for row in found.values()), default=0)
+
+
+def _but_rows(kind: tuple[str, ...]) -> tuple[str, ...]:
+    """The fields of a protocol without how many rows there were: fewer may be held out."""
+    return tuple(re.sub(r"\brows=\d+ ?", "", word).rstrip() for word in kind)
 
 
 def _far(row: Measured, section: Section) -> tuple[int, bool]:

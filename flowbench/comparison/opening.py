@@ -57,6 +57,11 @@ def _known(store: Store, asked: Filter, methods: set[str], datasets: set[str]) -
 
 
 def _nothing(db: str, asked: Filter) -> str:
+    narrow = [f"--where {name}={value}" for name, value in asked.where]
+    narrow += [f"--since {asked.since}"] if asked.since else []
+    narrow += [f"--seed {','.join(map(str, asked.seeds))}"] if asked.seeds else []
+    if narrow:
+        return f"no scores in {db} fit {' '.join(narrow)}"
     method = next(iter(asked.methods), None) or "METHOD"
     what = f"flowbench run {method} --dataset {asked.dataset or 'DATASET'}"
     return f"{db} has no such scores; measure some with: {what}"

@@ -12,8 +12,8 @@ from flowbench.report.layout import Table, Text, heading, plain
 from flowbench.report.sections import title
 
 COLUMNS = (
-    *("method", "number", "direction", "verdict", "difference", "95 % interval", "p (Holm)"),
-    *("seen from", "seeds", "noise streams"),
+    *("method", "metric", "direction", "verdict", "difference", "95 % interval", "p (Holm)"),
+    *("smallest seen", "seeds", "noise streams"),
 )
 DIRECTIONS = {"min": "lower", "max": "higher", "floor": "nearer to the floor"}
 
@@ -121,7 +121,7 @@ def table(section: Section, judged: Sequence[Judged]) -> Table:
         f"difference: row minus {base}, mean over training seeds that both have; interval:"
         f" {INTERVAL}, for the one difference",
         f"verdict: p at most {LEVEL:g} after Holm's correction over {tested} comparisons;"
-        f" seen from: the smallest difference that would have been seen {POWER:.0%} of the time",
+        f" smallest seen: the true difference that would have been seen {POWER:.0%} of the time",
     ]
     if len(section.streams) == 1:
         found.notes.append(
