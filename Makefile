@@ -2,6 +2,9 @@
 # Both set up .venv first, where it is missing or older than pyproject.toml.
 
 PYTHON ?= python3
+WORKERS ?= 2
+# A process for each core: two that share the cores' threads would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 BENCH = FLOWBENCH_DB=demo/results.db .venv/bin/python -m flowbench
 
 .PHONY: demo test quick smoke leaderboard readme clean
@@ -19,10 +22,10 @@ test: .venv/installed
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 quick: .venv/installed
-	.venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Every method on one tiny set, through the suite that `benchmarks/smoke.toml` describes.
 smoke: .venv/installed

@@ -112,6 +112,7 @@ def _metric(section: Any, asked: str | None) -> str:
     """The metric as the section calls it; raises FlowbenchError for one that is not there."""
     from flowbench.comparison.naming import named
 
+    tables.check_metrics([section], [asked] if asked else [])
     chosen = tables.chosen_metrics(section, [asked] if asked else [])
     names = [named(name, section.n) for name in chosen]
     found = [name for name in names if name not in section.facts]

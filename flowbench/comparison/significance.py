@@ -91,21 +91,6 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def dominates(cell: Cell) -> str:
-    """The larger source of variance: "training seeds", "sampling seeds", or "" where it is open.
-
-    The observed variance between training seeds contains sampling variance / streams if each
-    network takes the noise in its own way, and none of it if all take it alike.
-    """
-    if cell.sd is None or cell.sampling_sd is None:
-        return ""
-    between, sampling = cell.sd**2, cell.sampling_sd**2
-    contained = sampling * sum(1 / len(some) for some in cell.values.values()) / cell.seeds
-    if between - contained > sampling:
-        return "training seeds"
-    return "sampling seeds" if between < sampling else ""
-
-
 def _measure(pair: Pair) -> Difference:
     """Everything but the correction; no word yet where there is a p-value."""
     shared = _shared(pair)
