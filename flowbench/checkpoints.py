@@ -16,7 +16,14 @@ from flowbench.records import FlowbenchError
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, so that a reader sees the old file or the new, never a part."""
+    """Replace `path` by `content`, so that a reader sees the old file or the new, never a part.
+
+    A link stays one, and a device or pipe stays what it is: the content goes into it.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

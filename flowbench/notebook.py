@@ -3,21 +3,28 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from flowbench.comparison.fingerprint import Reader
-from flowbench.comparison.naming import labelled, specs_of, traits
+from flowbench.comparison.fingerprint import FIELDS, OF_SPEED, Reader
+from flowbench.comparison.naming import TRAITS, labelled, specs_of, traits
 from flowbench.comparison.opening import opened, scores
 from flowbench.comparison.selection import Filter, pair, since
 from flowbench.comparison.view import View
 from flowbench.places import url
-from flowbench.records import RUN_LEVEL, Measured
+from flowbench.records import ADAPTIVE, RUN_LEVEL, Measured
 from flowbench.report import sections, terminal, text
 from flowbench.report.layout import Table
 from flowbench.store import Store
 
+COLUMNS = [
+    *["dataset", "method", "label", "seed", "subject", "metric", "nfe", "n", "stream", "value"],
+    *["goal", "run", "generation", "origin", *TRAITS],
+    *(f"fingerprint_{name}" for name in (*FIELDS, *OF_SPEED)),
+]
 
-def results(db: str = "results.db", **asked: Any) -> Any:
+
+def results(db: str | Path = "results.db", **asked: Any) -> Any:
     """Every stored score as a tidy pandas DataFrame, a row for each.
 
     `db` is a path or a URL; `asked` narrows as the options of `flowbench compare` do: dataset,
@@ -39,9 +46,8 @@ def results(db: str = "results.db", **asked: Any) -> Any:
         | {f"fingerprint_{name}": value for name, value in reader.fields(row).items()}
         for row in measured
     ]
-    frame = pandas.DataFrame(rows)
-    if len(frame):
-        frame["nfe"] = frame["nfe"].astype("Int64").mask(frame["nfe"] == RUN_LEVEL)
+    frame = pandas.DataFrame(rows, columns=COLUMNS)
+    frame["nfe"] = frame["nfe"].astype("Int64").mask(frame["nfe"] == RUN_LEVEL)
     return frame
 
 
@@ -55,18 +61,18 @@ def _row(row: Measured, label: str) -> dict[str, Any]:
     }
 
 
-def leaderboard(db: str = "results.db", **asked: Any) -> "Leaderboard":
+def leaderboard(db: str | Path = "results.db", **asked: Any) -> "Leaderboard":
     """The view that `flowbench report` prints; a notebook renders it.
 
     Arguments and errors are those of `results`.
     """
-    return Leaderboard(opened(db, _filter(**asked))[1])
+    return Leaderboard(opened(str(db), _filter(**asked))[1])
 
 
 def _filter(
     dataset: str | None = None,
     methods: Sequence[str] | str = (),
-    seeds: Sequence[int] = (),
+    seeds: Sequence[int] | int = (),
     since: str = "",
     where: Any = (),
 ) -> Filter:
@@ -74,7 +80,7 @@ def _filter(
     return Filter(
         dataset=dataset,
         methods=(methods,) if isinstance(methods, str) else tuple(methods),
-        seeds=tuple(seeds),
+        seeds=(seeds,) if isinstance(seeds, int) else tuple(seeds),
         since=_since(since) if since else "",
         where=tuple((name, str(value)) for name, value in words),
     )
@@ -94,10 +100,16 @@ class Leaderboard:
         return [sections.ledger(section) for section in self.view.sections]
 
     def frame(self) -> Any:
-        """Every cell as a row of a pandas DataFrame: means, deviations, seeds, fingerprint."""
+        """Every cell as a row of a pandas DataFrame: means, deviations, seeds, fingerprint.
+
+        Column `nfe` is as in `results`.
+        """
         import pandas
 
-        return pandas.DataFrame(text.records(self.view.sections), columns=text.FIELDS)
+        frame = pandas.DataFrame(text.records(self.view.sections), columns=text.FIELDS)
+        levels = frame["nfe"].map(lambda nfe: {"run": None, "auto": ADAPTIVE}.get(nfe, nfe))
+        frame["nfe"] = levels.astype("Int64")
+        return frame.astype({"sd": float, "sampling_sd": float})
 
     def __repr__(self) -> str:
         return terminal.plain(self.tables())

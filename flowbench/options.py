@@ -35,6 +35,7 @@ def hint(name: str, names: Iterable[str]) -> str:
     """What was perhaps meant by `name`, or all `names`."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
+    near = near or [other for other in names if other.lower() == name.lower()]
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 
-def url(db: str) -> str:
+def url(db: str | Path) -> str:
     """A database URL from a URL or the path of an SQLite file."""
-    return db if "://" in db else f"sqlite:///{db}"
+    return str(db) if "://" in str(db) else f"sqlite:///{db}"
 
 
 def runs_folder(db: str, folder: Path | None = None) -> Path:

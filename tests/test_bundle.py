@@ -658,3 +658,27 @@ def test_wrong_words_end_with_2(there: Place, here: Place, flowbench) -> None:
         assert code == 2, said
         assert "Traceback" not in said
     assert not here.db.exists()
+
+
+def test_an_export_says_what_it_replaces(there: Place, flowbench) -> None:
+    out, link = there.folder / "out.zip", there.folder / "link.zip"
+    words = ("export", "--db", str(there.db), "--bundle")
+    assert "replaced" not in flowbench(*words, str(out))[1]
+    code, said = flowbench(*words, str(out))
+    assert code == 0 and f"replaced {out}\n" in said
+    link.symlink_to(out)
+    assert flowbench(*words, str(link))[0] == 0 and link.is_symlink()
+
+
+def test_a_bundle_that_cannot_be_written_is_one_line(there: Place, flowbench) -> None:
+    (there.folder / "file").write_text("")
+    pipe = there.folder / "pipe"
+    os.mkfifo(pipe)
+    for name, message in [
+        ("", "a bundle needs the name of a file"),
+        (str(pipe), "is no file"),
+        (str(there.folder / "file/x.zip"), "cannot be written: "),
+    ]:
+        code, said = flowbench("export", "--db", str(there.db), "--bundle", name)
+        assert code == 2 and message in said and ".part" not in said and "Traceback" not in said
+    assert pipe.is_fifo()

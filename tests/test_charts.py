@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import pytest
 from stored_rows import put, score, spec
 
-from flowbench.cli.tables import view as tables_of
+from flowbench.cli.tables import opened
+from flowbench.comparison.selection import Filter
 from flowbench.comparison.view import Cell, Group, Section
 from flowbench.records import ADAPTIVE, RUN_LEVEL, Budget, FlowbenchError, Spec
 from flowbench.report.charts import axes, export, gallery, placing, style, words
@@ -445,7 +446,7 @@ def test_the_command_draws_the_chart_that_the_view_has(flowbench, results):
         0,
         f"wrote {out}\n",
     )
-    found = tables_of(str(results / "results.db"), "moons").sections[0]
+    found = opened(str(results / "results.db"), Filter("moons"))[1].sections[0]
     assert json.loads(out.read_text()) == quality(found, "fd").spec
     words_of = ("--dataset", "moons", "--nfe", "2", "-o", str(out))
     assert flowbench("chart", "quality", *words_of)[0] == 0
@@ -462,7 +463,9 @@ def test_the_command_draws_the_chart_that_the_view_has(flowbench, results):
         ("quality --dataset moon", "did you mean moons?"),
         ("quality --table 1 --metric fdd", "no metric 'fdd': did you mean fd?"),
         ("quality --table 1 --metric S", "`chart straightness`"),
-        ("quality --table 1 --nfe 7", "nothing to draw: digits, 100 samples"),
+        ("quality --table 1 --nfe 7", "no numbers at --nfe 7: there are 1, 2"),
+        ("cost --table 1 --nfe 3", "no numbers at --nfe 3: there are 1, 2"),
+        ("quality --table 1 --metric all", "a chart has one metric"),
         ("cost --table 1 --nfe 1,2", "cost is drawn at one --nfe, not at 2"),
         ("time --table 1", "has no numbers for time"),
         ("straightness --table 1 --nfe 1", "takes neither --metric nor --nfe"),
@@ -483,3 +486,29 @@ def test_the_command_draws_one_of_several_tables(flowbench, results):
     out = results / "x.svg"
     assert flowbench("chart", "straightness", "--table", "2", "-o", str(out))[0] == 0
     assert "S: moons, 100 samples" in out.read_text()
+
+
+def titles(part):
+    """All titles of axes in a specification."""
+    inner = list(part.values()) if isinstance(part, dict) else part
+    found = [part["title"]] if isinstance(part, dict) and isinstance(part.get("title"), str) else []
+    return found + [t for some in inner for t in titles(some)] if isinstance(inner, list) else []
+
+
+def test_an_axis_names_the_nfe_where_one_is_drawn():
+    one = "fd @ 4 (lower is better)"
+    assert one in titles(pareto(usual(), "fd", "train-seconds", nfe=4).spec)
+    cells = {key: cell for key, cell in usual().cells.items() if key[2] != 1}
+    assert one in titles(quality(section(cells), "fd").spec)
+    for chart in (quality(usual(), "fd"), pareto(usual(), "fd", "ms-per-sample")):
+        assert "fd (lower is better)" in titles(chart.spec)
+    assert "S (lower is better)" in titles(straightness(usual()).spec)
+
+
+def test_the_command_names_the_rows_that_it_leaves_out(flowbench, database):
+    put(database, spec("cfm", dataset="moons"), score(3.0, nfe=1), score(2.0, nfe=2))
+    put(database, spec("edm", dataset="moons"), score(1.0, nfe=2))
+    out = str(database.parent / "x.json")
+    code, output = flowbench("chart", "quality", "--nfe", "1", "-o", out)
+    assert code == 0 and "left out, since without fd @ 1: edm\n" in output
+    assert "left out" not in flowbench("chart", "quality", "-o", out)[1]

@@ -458,3 +458,39 @@ def test_a_score_may_be_added_by_hand_without_breaking_tables(flowbench, small, 
     assert code == 5 and "moons: protocol of w2 differs" in output
     code, output = flowbench("compare", "--metric", "w2", "--allow-mixed")
     assert code == 0 and "inf" in output and "this table's w2: protocol" in output
+
+
+def test_a_report_goes_where_its_name_says(flowbench, small, tmp_path):
+    printed = flowbench("report", "--format", "csv")[1]
+    assert flowbench("report", "--format", "csv", "-o", "-") == (0, printed)
+    for name, start in [("x.HTM", "<!doctype html>"), ("x.txt", "")]:
+        assert flowbench("report", "-o", str(tmp_path / name), "--no-pictures")[0] == 0
+        assert (tmp_path / name).read_text().lower().startswith(start)
+    for name, message in [("", "needs the name of a file"), ("x", ".html"), ("x.doc", ".html")]:
+        code, output = flowbench("report", "-o", name and str(tmp_path / name))
+        assert code == 2 and message in output and "Traceback" not in output
+        assert not name or not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("words", ["--help", "methods", "doctor"])
+def test_a_full_disk_is_one_line(words):
+    code = "from flowbench.cli import main; main()"
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-c", code, *words.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 3
+    assert done.stderr == "Error: the output cannot be written: No space left on device\n"
+
+
+def test_only_what_goes_on_says_so_when_it_is_interrupted(flowbench, monkeypatch):
+    from flowbench.cli import tables
+    from flowbench.store import Store
+
+    def interrupt(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, "opened", interrupt)
+    monkeypatch.setattr(Store, "__init__", interrupt)
+    assert flowbench("report") == (4, "interrupted\n")
+    code, output = flowbench("run", "cfm", "--dataset", "moons", *SMALL)
+    assert code == 4 and "interrupted; the same command goes on" in output

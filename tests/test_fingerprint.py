@@ -99,7 +99,9 @@ def test_a_field_of_a_metric(flowbench, database, field, odd, value):
     line = refused(flowbench)
     assert line.startswith(f"digits: {field} of fd differs: ")
     assert value in told(line, "lmm") and value not in told(line, "cfm, edm")
-    assert line.endswith("; take --allow-mixed to show them apart")
+    assert line.endswith(
+        "; name other metrics with --metric, or take --allow-mixed to show them apart"
+    )
     output = shown_apart(flowbench)
     first, second = output.split("digits: 100 samples")[1:]
     assert "5.000" in first and "4.000" in first and "lmm" not in first

@@ -46,6 +46,8 @@ def synthetic(database):
     put(database, spec("ctm"), score(3.0, protocol={"rows": 5}), score(2.0, "S", -1, n=0))
     put(database, spec("lfm", budget=Budget(9, 9)), score(4.0), score(1.0, "train-images", -1, n=0))
     put(database, spec("cfm", dataset="moons", data="m"), score(5.0, n=50), score(6.0, n=60))
+    for method, value in (("cfm", 2.5), ("edm", 1.25)):  # of which one is best
+        put(database, spec(method, dataset="rose", data="r"), score(value), score(9 - value, nfe=4))
     put(database, spec("edm", 7), error=RunFailed(f"the loss is {HOSTILE}"))
     return database
 

@@ -264,11 +264,12 @@ SMALL = ["--steps", "10", "--batch", "16", "--samples", "40", "--nfe", "1,2", "-
 def stored(flowbench, database):
     """Two small runs on a plane: the store, their section and their folder."""
     from flowbench.cli import tables
+    from flowbench.comparison.selection import Filter
     from flowbench.store import Store
 
     for method in ("cfm", "edm"):
         assert flowbench("run", method, "--dataset", "moons", *SMALL)[0] == 0
-    found = tables.view(str(database)).sections[0]
+    found = tables.opened(str(database), Filter())[1].sections[0]
     place = Store.open_existing(f"sqlite:///{database}")
     return SimpleNamespace(store=place, section=found, folder=database.parent / "runs")
 

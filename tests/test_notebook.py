@@ -1,6 +1,7 @@
 """Results in Python: the tidy frame and the leaderboard hold what the store holds."""
 
 import math
+from pathlib import Path
 
 import pytest
 from stored_rows import floor, put, score, spec, timed
@@ -38,7 +39,9 @@ def test_a_frame_is_narrowed_as_compare_is(filled):
     assert set(flowbench.results(filled, methods="cfm").method) == {"cfm"}
     assert set(flowbench.results(filled, seeds=[1]).seed) == {1}
     assert len(flowbench.results(filled, where={"stream": 1, "n": 100})) == 2 + 4 + 2
-    assert len(flowbench.results(filled, methods="cfm", since="2999-01-01")) == 0
+    assert set(flowbench.results(Path(filled), seeds=1).seed) == {1}
+    nothing = flowbench.results(filled, methods="cfm", since="2999-01-01")
+    assert len(nothing) == 0 and {"metric", "value", "fingerprint_device"} < set(nothing.columns)
     with pytest.raises(FlowbenchError, match="no field of --where"):
         flowbench.results(filled, where=["nonsense=1"])
 
@@ -52,6 +55,8 @@ def test_a_leaderboard_is_what_report_prints(filled):
     frame = board.frame()
     found = frame[(frame.metric == "fd") & (frame.label == "cfm")]
     assert list(found["mean"]) == [1.5] and list(found.sampling_seeds) == [2]
+    assert frame[frame.metric == "S"].nfe.isna().all() and set(found.nfe) == {1}
+    assert frame.sampling_sd.dtype == float and list(found.sampling_sd) == [0.0]
 
 
 def test_a_notebook_shows_tables_and_runs_nothing_of_a_name(filled):

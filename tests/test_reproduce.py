@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from flowbench import plugins, reproduction
+from flowbench.cli.reproduce import _lines, _place
 from flowbench.records import Budget, Measured, Protocol, Score, Spec
 from flowbench.reproduction import DIFFERENT, EQUAL, WITHIN, examined, held, verdict
 from flowbench.store import Store
@@ -325,3 +326,25 @@ def test_mistakes_are_one_line(flowbench, made):
     ]:
         code, output = flowbench(*asked)
         assert code == 2 and message in output and "Traceback" not in output
+
+
+def test_places_tell_apart_what_has_several_n_and_streams():
+    scores = [
+        Score("fd", 1.0, nfe, subject, n, seed)
+        for subject, nfe in (("model", 1), ("floor", -1))
+        for n in (50, 90)
+        for seed in (0, 1)
+    ]
+    lines = list(_lines(held(*[[Measured("x", SPEC, s, 1, 1, "") for s in scores]] * 2, [])))
+    places = [" ".join(line.split()) for line in lines]
+    each = "n=50, {}n=50 stream 1, {}n=90, {}n=90 stream 1 equal"
+    assert places[0] == "fd @ 1 " + each.format(*["1 "] * 3)
+    assert places[1] == (
+        "floor of fd n=50 stream 0, n=50 stream 1, n=90 stream 0, n=90 stream 1 equal"
+    )
+
+
+def test_places_of_one_n_and_stream_are_short():
+    scores = [Score("fd", 1.0, 1, n=50), Score("fd", 1.0, 2, n=50), Score("S", 1.0, n=50)]
+    scores.append(Score("fd", 1.0, subject="floor", n=40))
+    assert [_place(score, scores) for score in scores] == ["@ 1", "@ 2", "", ""]

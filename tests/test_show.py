@@ -113,8 +113,8 @@ def test_every_section_says_what_is_stored(flowbench, store, tmp_path):
 def test_attempts_and_the_environments_of_each(flowbench, store):
     output = flowbench("show", "moons-edm")[1]
     attempts = section(output, "attempts")
-    assert attempts[0] == ["attempt", "1", "(generation", "1):", "interrupted"]
-    assert attempts[-2] == ["attempt", "2", "(generation", "1):", "ok"]
+    assert attempts[0] == ["attempt", "1", "(generation", "1,", "id", "1):", "interrupted"]
+    assert attempts[-2] == ["attempt", "2", "(generation", "1,", "id", "2):", "ok"]
     assert output.count("\nenvironment ") == 2 and "torch     2.9" in output
     assert "packages  2 (--packages lists them)" in output
     listed = flowbench("show", "moons-edm", "--packages")[1]
@@ -192,6 +192,7 @@ def test_a_bill_that_nobody_knows_has_no_shares():
 
 def test_an_attempt_says_why_it_ended_and_where_it_came_from():
     attempt = {
+        "id": 177,
         "number": 3,
         "generation": 2,
         "outcome": "failed",
@@ -199,6 +200,7 @@ def test_an_attempt_says_why_it_ended_and_where_it_came_from():
     }
     attempt |= {"seconds": 2.5, "environment": "", "error": "no memory " * 20, "origin": "lab-b"}
     lines = list(dossier._attempts([attempt | {"notes": ["by night"]}]))
-    assert lines[:2] == ["attempt 3 (generation 2): failed", "    2026-11-20T10:00:00, 2.5 s"]
+    assert lines[0] == "attempt 3 (generation 2, id 177): failed"
+    assert lines[1] == "    2026-11-20T10:00:00, 2.5 s"
     assert lines[-2:] == ["    merged from lab-b", "    by night"]
     assert " ".join(" ".join(lines[2:-2]).split()) == ("no memory " * 20).strip()

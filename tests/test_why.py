@@ -133,10 +133,11 @@ def of(runs, method):
 def words_of(output):
     """{stage: used or new} of the first plan that is explained."""
     lines = [line.split() for line in output.split("\n\n")[-1].splitlines()]
-    lines = [line for line in lines if "used" in line or "new" in line]
     found = {}
     for line in lines:
-        place = line.index("used" if "used" in line else "new")
+        place = next((i for i, word in enumerate(line) if word in ("used", "new", "-")), None)
+        if place is None:
+            continue
         found[" ".join(line[:place])] = line[place]
     return found
 
@@ -172,16 +173,16 @@ def test_a_finished_run_uses_all_that_is_there(flowbench, made, tmp_path):
         ("moons-lmm-*/samples-nfe2-*", "samples, NFE 2", "not there"),
     ],
 )
-def test_what_is_gone_is_new(flowbench, made, lost, stage, says):
+def test_what_is_gone_is_not_needed_where_all_scores_are_stored(flowbench, made, lost, stage, says):
     (path,) = made.glob(lost)
     path.unlink()
     code, output = flowbench("why", "moons-lmm")
-    assert code == 0 and says in output
+    assert code == 0 and says in output and "not needed" in " ".join(output.split())
     found = words_of(output)
-    assert found[stage] == "new" and found["scores"] == "used"
+    assert found[stage] == "-" and found["scores"] == "used"
 
 
-def test_samples_of_another_network_are_new(flowbench, made):
+def test_samples_of_another_network_are_not_used(flowbench, made):
     from flowbench.checkpoints import read_tensors, save_tensors
 
     path = next(of(made, "lmm").glob("samples-nfe1-*"))
@@ -189,17 +190,17 @@ def test_samples_of_another_network_are_new(flowbench, made):
     save_tensors(path, tensors, facts | {"weights": "other"})
     code, output = flowbench("why", "moons-lmm")
     assert code == 0 and "is of another network" in output
-    assert words_of(output)["samples, NFE 1"] == "new"
+    assert words_of(output)["samples, NFE 1"] == "-"
 
 
-def test_files_that_are_damaged_are_new_and_no_traceback(flowbench, made):
+def test_files_that_are_damaged_are_not_used_and_no_traceback(flowbench, made):
     folder = of(made, "lmm")
     for path in (folder / "network.safetensors", next(folder.glob("samples-nfe1-*"))):
         path.write_bytes(b"x")
     code, output = flowbench("why", "moons-lmm")
     assert code == 0 and " ".join(output.split()).count("cannot be read as safetensors") == 3
     found = words_of(output)
-    assert found["network"] == found["samples, NFE 1"] == found["samples, NFE 2"] == "new"
+    assert found["network"] == found["samples, NFE 1"] == found["samples, NFE 2"] == "-"
 
 
 def test_other_code_is_the_field_that_decides(flowbench, made, monkeypatch):
@@ -318,3 +319,13 @@ def test_a_score_by_another_reference_says_which_field(monkeypatch):
             assert found == [Stage("score fid", False, words), Stage("scores", False, "0 of 1")]
         else:
             assert found == [Stage("scores", True, "1 of 1")]
+
+
+def test_nothing_is_new_where_there_is_nothing_to_do(flowbench, made):
+    shutil.rmtree(made)
+    code, output = flowbench("why", "moons-cfm")
+    assert code == 0 and "there is nothing to do" in output
+    assert "not there, not needed" in output and "new" not in words_of(output).values()
+    assert "nearest" not in output and "no other run" not in output
+    output = flowbench("run", "cfm", *SIZE, "--nfe", "4", "--explain")[1]
+    assert words_of(output)["network"] == "new" and "not needed" not in output

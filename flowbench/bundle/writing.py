@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -123,13 +123,22 @@ def _write(bundle: ZipFile, name: str, chunks: Iterable[bytes], how: int) -> Mem
 
 @contextmanager
 def _atomic(output: Path) -> Iterator[Path]:
-    """A file beside `output` that takes its place at the end, and is removed otherwise."""
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    """A file beside `output` that takes its place at the end, and is removed otherwise.
+
+    A link stays one; raises FlowbenchError for a device or pipe, which a zip cannot be.
+    """
+    if not output.name:
+        raise FlowbenchError("a bundle needs the name of a file")
+    if output.exists() and not output.is_file():
+        raise FlowbenchError(f"{output} is no file: give the bundle another name")
+    place = Path(os.path.realpath(output))
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        os.replace(part, output)
+        os.replace(part, place)
     except OSError as error:
-        raise FlowbenchError(f"{output} cannot be written: {error}") from error
+        raise FlowbenchError(f"{output} cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

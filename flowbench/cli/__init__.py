@@ -1,6 +1,11 @@
 """The flowbench command: parse, call, print. Nothing slow is imported before it is needed."""
 
+import errno
+import io
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from keyword import iskeyword
 
@@ -29,15 +34,17 @@ COMMANDS = {
     "import": "imports",
     "doctor": "doctor",
 }
+GO_ON = ("run", "pairs", "data", "ref", "weights", "reproduce")  # from what they have kept
 INTERRUPTED = 4
+UNWRITTEN = 3
 
 EPILOG = """\b
 Exit codes:
   0  all that was asked for is there
   1  a defect in flowbench: please report it
   2  the words of the command are wrong; nothing was changed
-  3  a run failed or diverged; what it had measured is stored
-  4  interrupted; the same command goes on from the last checkpoint
+  3  a run failed or diverged, or the disk is full; what it had measured is stored
+  4  interrupted; the same command goes on from the last checkpoint, if it makes any
   5  nothing that compares: the numbers differ in their fingerprints, or there are none
   6  a check failed: --fail-on found such a verdict, reproduce found other numbers
 """
@@ -52,6 +59,28 @@ class Failure(click.ClickException):
         self.exit_code = error.exit_code  # type: ignore[misc]
 
 
+class Unwritten(click.ClickException):
+    """Output or a file that found no room, as one line."""
+
+    exit_code = UNWRITTEN
+
+    def __init__(self, error: OSError):
+        super().__init__(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Raises Unwritten for a disk that is full or broken; a closed pipe is left to click."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        # What is left in the buffer would fail again when the process ends.
+        sys.stdout = io.StringIO()
+        raise Unwritten(error) from error
+
+
 class Commands(click.Group):
     """Imports the module of a command when that command is asked for."""
 
@@ -64,14 +93,22 @@ class Commands(click.Group):
         function = f"{name}_" if iskeyword(name) else name
         return getattr(import_module(f"flowbench.cli.{COMMANDS[name]}"), function)
 
+    def make_context(self, *args, **given) -> click.Context:
+        with _room():  # --help prints here
+            return super().make_context(*args, **given)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _room():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
         except FlowbenchError as error:
             raise Failure(error) from error
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+            more = "; the same command goes on from the last checkpoint"
+            click.echo(f"interrupted{more * (ctx.invoked_subcommand in GO_ON)}", err=True)
             ctx.exit(INTERRUPTED)
+        return result
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -22,7 +22,11 @@ SHOWN = 5  # paths in a message
 )
 @click.option("--dataset", type=words.Name("dataset"), help="Only this one.  [default: all]")
 @click.option(
-    "--method", "methods", multiple=True, type=words.Name("method"), help="Only these.  [all]"
+    "--method",
+    "methods",
+    multiple=True,
+    type=words.Name("method"),
+    help="Only this one; several times for several.",
 )
 @click.option("--no-artifacts", "bare", is_flag=True, help="Leave networks and samples out.")
 @words.runs
@@ -38,9 +42,12 @@ def export(output: Path, dataset, methods, bare: bool, folder, db: str) -> None:
         options.choose("data set", dataset, {spec.dataset for spec in specs})
     for name in methods:
         options.choose("method", name, {spec.method for spec in specs})
+    old = output.exists()
     with _bar(f"writing {output}") as watch:
         place = words.runs_folder(db, folder)
         made = bundle.export(store, place, output, dataset, methods, not bare, watch)
+    if old:
+        click.echo(f"replaced {output}", err=True)
     if made.missing:
         text = f"{_count(len(made.missing), 'file')} left out, because not in {place}"
         click.echo(f"{text}: {_some(made.missing)}", err=True)

@@ -1,6 +1,7 @@
 """`flowbench chart`: one figure for a paper, from the database."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import click
 
 from flowbench.cli import filters, tables, words
-from flowbench.records import FlowbenchError
+from flowbench.records import RUN_LEVEL, FlowbenchError
 
 COSTS = {"time": "ms-per-sample", "cost": "train-seconds", "images": "train-images"}
 KINDS = ("quality", *COSTS, "straightness", "training")
+WHOLE = ("cost", "images")  # of whole runs, so drawn at one NFE
 LONE = ("straightness", "training")  # which take no metric and no NFE
 
 
@@ -96,22 +98,52 @@ def _of_metric(kind: str, section: Any, asked: str | None, nfes: Sequence[int]) 
     from flowbench.report.charts import pareto, quality
 
     metric = _metric(section, asked)
-    if kind in ("cost", "images"):
-        if len(nfes) > 1:
-            raise FlowbenchError(f"{kind} is drawn at one --nfe, not at {len(nfes)}")
-        return pareto.pareto(section, metric, COSTS[kind], nfe=nfes[0] if nfes else None)
-    if nfes:
-        cells = {key: cell for key, cell in section.cells.items() if key[2] in nfes}
-        section = replace(section, cells=cells)
-    if kind == "quality":
-        return quality.quality(section, metric)
-    return pareto.pareto(section, metric, COSTS[kind])
+    if kind in WHOLE and len(nfes) > 1:
+        raise FlowbenchError(f"{kind} is drawn at one --nfe, not at {len(nfes)}")
+    _there(section, metric, nfes)
+    if kind in WHOLE:
+        nfe = nfes[0] if nfes else pareto.usual(section, metric)
+        made = pareto.pareto(section, metric, COSTS[kind], nfe=nfe)
+        nfes = [] if nfe is None else [nfe]
+    else:
+        cells = {key: cell for key, cell in section.cells.items() if not nfes or key[2] in nfes}
+        some = replace(section, cells=cells)
+        many = kind == "quality"
+        made = quality.quality(some, metric) if many else pareto.pareto(some, metric, COSTS[kind])
+    if made is not None and nfes:
+        _tell(section, metric, nfes)
+    return made
+
+
+def _there(section: Any, metric: str, nfes: Sequence[int]) -> None:
+    """Raise FlowbenchError where NFEs are asked for and a metric has no number at any."""
+    known = {nfe for _, name, nfe in section.cells if name == metric and nfe != RUN_LEVEL}
+    if nfes and known and known.isdisjoint(nfes):
+        raise FlowbenchError(f"no numbers at --nfe {_named(nfes)}: there are {_named(known)}")
+
+
+def _tell(section: Any, metric: str, nfes: Sequence[int]) -> None:
+    """Name the rows that a chart at these NFEs leaves out."""
+    from flowbench.report.charts.words import short
+
+    labels = [group.label for group in section.groups]
+    gone = [one for one in labels if not any((one, metric, nfe) in section.cells for nfe in nfes)]
+    if gone:
+        names = ", ".join(short(gone).values())
+        click.echo(f"left out, since without {metric} @ {_named(nfes)}: {names}", err=True)
+
+
+def _named(nfes: Iterable[int]) -> str:
+    """Numbers of evaluations, an adaptive solver's last."""
+    return ", ".join(str(nfe or "auto") for nfe in sorted(nfes, key=lambda nfe: nfe or math.inf))
 
 
 def _metric(section: Any, asked: str | None) -> str:
     """The metric as the section calls it; raises FlowbenchError for one that is not there."""
     from flowbench.comparison.naming import named
 
+    if asked == "all":
+        raise FlowbenchError("a chart has one metric: name it with --metric")
     tables.check_metrics([section], [asked] if asked else [])
     chosen = tables.chosen_metrics(section, [asked] if asked else [])
     names = [named(name, section.n) for name in chosen]

@@ -31,7 +31,7 @@ PICTURE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--fail-on",
     metavar="WORDS",
-    help="Exit with 6 if a verdict is one of these: worse, or worse,tie,not-enough-data.",
+    help="Exit with 6 if a verdict is one of these: worse, or worse,tie; with 5 if one is open.",
 )
 @click.option("--allow-mixed", is_flag=True, help="Show rows that do not compare, apart.")
 @click.option(
@@ -93,10 +93,8 @@ def _suite(path, asked, metrics, place, its, given) -> tuple[Any, Any, bool, lis
     """Print the tables and verdicts of a suite: store, rows, whether all are met, judged pairs."""
     from flowbench.cli import suite as suites
 
-    if asked != type(asked)() or given["sheet"] or given["sort"]:
-        raise FlowbenchError(
-            "--suite says what to compare: METHODS, filters, --sheet, --sort do not"
-        )
+    if asked != type(asked)() or any(given[name] for name in ("sheet", "sort", "allow_mixed")):
+        raise FlowbenchError("--suite says what to compare: METHODS, filters and --sort do not")
     setup = suites.looking(place["data_root"], its["feature_weights"])
     form = (given["form"], given["baseline"], its["token"])
     return suites.compare(path, place["db"], setup, metrics, given["nfe"] or (), *form)
@@ -112,7 +110,7 @@ def _compared(asked, metrics, place, given) -> tuple[Any, list, list]:
     names = {id(section): tables.chosen_metrics(section, metrics) for section in found.sections}
     shown = [s for s in found.sections if names[id(s)] or not metrics]
     if not given["allow_mixed"]:
-        refusal.check(shown, _by_dataset(shown, names), given["nfe"])
+        refusal.check(shown, _by_dataset(shown, names), given["nfe"], unasked=not metrics)
     baseline = given["baseline"] or (asked.methods[0] if len(asked.methods) > 1 else None)
     against = judgement.judging(shown, baseline, given["baseline"] is not None)
     made: list[Any] = []
@@ -165,7 +163,7 @@ def _verdicts(section, names, nfes, baseline: str) -> tuple[list[Any], list[Any]
     from flowbench.report import judgement
 
     judged = judgement.against(section, baseline, names, nfes)
-    return [judgement.table(section, judged)], judged
+    return [judgement.table(section, judged)] if judged else [], judged
 
 
 def _failures(found, shown) -> list[Any]:

@@ -77,7 +77,8 @@ def _attempts(attempts: Sequence[Facts]) -> Iterator[str]:
     for one in attempts:
         took = "" if one["seconds"] is None else f", {one['seconds']:.1f} s"
         where = f", environment {one['environment'][:HASH]}" if one["environment"] else ""
-        yield f"attempt {one['number']} (generation {one['generation']}): {one['outcome']}"
+        which = f"(generation {one['generation']}, id {one['id']})"
+        yield f"attempt {one['number']} {which}: {one['outcome']}"
         yield f"    {one['started'][:19]}{took}{where}"
         merged = [f"merged from {one['origin']}"] if one["origin"] else []
         for text in filter(None, [one["error"], *merged, *one["notes"]]):

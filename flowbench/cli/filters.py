@@ -12,7 +12,7 @@ OPTIONS = (
     click.option("--dataset", type=words.Name("dataset"), help="Only this one.  [default: all]"),
     click.option(
         "--method",
-        "more",
+        "only",
         multiple=True,
         type=words.Name("method"),
         help="Only this one; several times for several.",
@@ -32,12 +32,12 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options above; it gets one argument `asked`, a Filter."""
 
     @functools.wraps(command)
-    def filtered(*args, dataset, more, seeds, since, where, methods=(), **given):
+    def filtered(*args, dataset, only, seeds, since, where, methods=(), **given):
         from flowbench.comparison import selection
 
         asked = selection.Filter(
             dataset=dataset,
-            methods=tuple(dict.fromkeys((*methods, *more))),
+            methods=tuple(dict.fromkeys((*methods, *only))),
             seeds=seeds or (),
             since=selection.since(since) if since else "",
             where=tuple(selection.pair(word) for word in where),

@@ -19,7 +19,7 @@ def read(word: str | None, baseline: str | None, methods: Sequence[str], suite: 
     from flowbench import options
     from flowbench.comparison.significance import WORDS
 
-    if not word:
+    if word is None:
         return []
     if not baseline and (suite or len(methods) < 2):
         raise FlowbenchError("--fail-on needs something to compare with: --baseline METHOD")
@@ -28,7 +28,10 @@ def read(word: str | None, baseline: str | None, methods: Sequence[str], suite: 
 
 
 def check(gate: Sequence[str], judged: Sequence[Any]) -> None:
-    """Raise GateFailed for a verdict that fails; NotComparable where there is no verdict at all."""
+    """Raise GateFailed for a verdict that fails, NotComparable where one is still open.
+
+    A candidate that diverged or lacks a seed must not pass by having no number.
+    """
     from flowbench.comparison import refusal, significance
 
     failing = [one for one in judged if one.difference.word in gate]
@@ -37,6 +40,8 @@ def check(gate: Sequence[str], judged: Sequence[Any]) -> None:
         more = f"; and {len(failing) - NAMED} more" if len(failing) > NAMED else ""
         raise GateFailed(f"{len(failing)} of {len(judged)} verdicts fail: {lines}{more}")
     open_ones = (significance.NOT_ENOUGH, significance.NOT_COMPARABLE)
-    if all(one.difference.word in open_ones for one in judged):
-        why = f": {judged[0].words}" if judged else ""
-        raise refusal.NotComparable(f"--fail-on has nothing to judge{why}")
+    waiting = [one for one in judged if one.difference.word in open_ones]
+    if waiting or not judged:
+        why = f": {waiting[0].words}" if waiting else ""
+        count = f"{len(waiting)} of {len(judged)} verdicts" if judged else "anything"
+        raise refusal.NotComparable(f"--fail-on cannot judge {count}{why}")

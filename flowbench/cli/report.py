@@ -9,7 +9,11 @@ from flowbench.cli import filters, tables, words
 from flowbench.records import FlowbenchError
 
 FORMATS = ("table", "md", "latex", "csv", "json", "html")
-ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
+ENDINGS = {
+    **{".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json"},
+    **{".html": "html", ".htm": "html", ".txt": "table"},
+}
+STANDARD = Path("-")  # the standard output
 
 
 @click.command()
@@ -24,7 +28,7 @@ ENDINGS = {".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json", ".html"
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file.  [default: print]",
+    help="Write to this file; - prints.  [default: print]",
 )
 @click.option("--no-pictures", is_flag=True, help="Of html: without samples and trajectories.")
 @filters.options
@@ -36,7 +40,8 @@ def report(asked, form, output, no_pictures, folder, data_root, db) -> None:
 
     As html: one page with charts, samples and trajectories that needs no network.
     """
-    form = form or (ENDINGS.get(output.suffix.lower(), "table") if output else "table")
+    output = None if output == STANDARD else output
+    form = _form(form, output)
     store, found = tables.opened(db, asked)
     if form == "table" and output is None:
         from flowbench.report import building, terminal
@@ -52,6 +57,18 @@ def report(asked, form, output, no_pictures, folder, data_root, db) -> None:
         click.echo(content, nl=False)
     else:
         _write(output, content)
+
+
+def _form(form: str | None, output: Path | None) -> str:
+    """The format, by the ending of the file unless named; raises FlowbenchError for another."""
+    if output is None:
+        return form or "table"
+    if not output.name:
+        raise FlowbenchError("--output needs the name of a file")
+    found = form or ENDINGS.get(output.suffix.lower())
+    if found is None:
+        raise FlowbenchError(f"{output} ends in none of {', '.join(ENDINGS)}: add --format")
+    return found
 
 
 def _document(store: Any, found: Any, **drawn: Any) -> Any:

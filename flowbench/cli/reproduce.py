@@ -170,7 +170,8 @@ def _end(name: str, found: Sequence[Any], quiet: bool) -> None:
     if not word:
         raise FlowbenchError(f"{name} has no number that could be compared")
     if word == DIFFERENT:
-        off = [_label(one.score) for one in counts[DIFFERENT]]
+        scores = [one.score for one in found]
+        off = [_label(one.score, scores) for one in counts[DIFFERENT]]
         more = ", ..." if len(off) > NAMED else ""
         raise Different(
             f"different: {len(off)} of {judged} numbers of {name} ({', '.join(off[:NAMED])}{more})"
@@ -185,21 +186,23 @@ def _lines(found: Sequence[Any]) -> Iterator[str]:
     """Equal numbers by name, others one by one, and at the end what is not judged."""
     from flowbench.reproduction import EQUAL
 
+    scores = [one.score for one in found]
     equal: dict[str, list[str]] = {}
     for one in found:
         if one.verdict == EQUAL:
-            equal.setdefault(_subject(one.score), []).append(_place(one.score))
+            equal.setdefault(_subject(one.score), []).append(_place(one.score, scores))
     for name, places in equal.items():
-        at = ", ".join(places).replace(", @ ", ", ")
+        at = ", ".join(filter(None, places)).replace(", @ ", ", ")
         yield f"  {name:28} {at:16} equal"
     for one in found:
         if one.verdict and one.verdict != EQUAL:
             off, near = abs(one.again - one.score.value), f"{one.tolerance:.2g} ({one.why})"
-            yield f"  {_label(one.score):28} {_both(one)}: {one.verdict}"
+            yield f"  {_label(one.score, scores):28} {_both(one)}: {one.verdict}"
             yield f"  {'':28} off by {off:.2g}, tolerance {near}"
     for why in dict.fromkeys(one.why for one in found if not one.verdict):
         yield f"{why}:"
-        yield from (f"  {_label(o.score):28} {_both(o)}" for o in found if o.why == why)
+        some = (one for one in found if one.why == why)
+        yield from (f"  {_label(one.score, scores):28} {_both(one)}" for one in some)
 
 
 def _both(one: Any) -> str:
@@ -207,15 +210,21 @@ def _both(one: Any) -> str:
     return f"stored {one.score.value:.6g}, again {again}"
 
 
-def _label(score: Score) -> str:
-    return f"{_subject(score)} {_place(score)}".rstrip()
+def _label(score: Score, scores: Sequence[Score]) -> str:
+    return f"{_subject(score)} {_place(score, scores)}".rstrip()
 
 
 def _subject(score: Score) -> str:
     return f"floor of {score.name}" if score.subject == "floor" else score.name
 
 
-def _place(score: Score) -> str:
-    """The number of evaluations, and the noise stream unless it is the first."""
-    at = "" if score.nfe == RUN_LEVEL else f"@ {score.nfe or 'auto'}"
-    return f"{at} stream {score.seed}".strip() if score.seed else at
+def _place(score: Score, scores: Sequence[Score]) -> str:
+    """The number of evaluations, and what tells the score from others: n, the noise stream."""
+    same = [one for one in scores if one.n and one.subject == score.subject]
+    floors = score.subject == "floor" and len({one.seed for one in same}) > 1
+    parts = [
+        "" if score.nfe == RUN_LEVEL else f"@ {score.nfe or 'auto'}",
+        f"n={score.n}" if score.n and len({one.n for one in same}) > 1 else "",
+        f"stream {score.seed}" if score.seed or floors else "",
+    ]
+    return " ".join(filter(None, parts))

@@ -36,7 +36,7 @@ TRAINING = ("train-seconds", "train-images")  # what stages cost
 @words.data_root
 @words.database
 def show(run, trajectories, samples, packages, form, device, folder, data_root, db: str) -> None:
-    """Show RUN: a name, the number of an attempt, or the start of a name or key."""
+    """Show RUN: a name, the id of an attempt, or the start of a name or key."""
     from flowbench.store import Store
 
     store = Store.open_existing(words.url(db))

@@ -97,7 +97,7 @@ def compare(
     judged: list[Any] = []
     for dataset in suite.datasets if baseline else ():
         table, some = _judged(results, dataset, baseline, metrics, nfes)
-        tables, judged = [*tables, table], [*judged, *some]
+        tables, judged = [*tables, *table], [*judged, *some]
     verdicts = results.verdicts()
     _show(tables, verdicts, form)
     met = all(verdict.word == "met" for verdict in verdicts)
@@ -112,7 +112,7 @@ def _judged(results, dataset: str, baseline, metrics: Sequence[str], nfes: Seque
     section = results.sections([e for e in results.entries if e.dataset == dataset])[False]
     names = chosen_metrics(section, metrics or results.suite.head.columns)
     judged = judgement.against(section, baseline, names, nfes)
-    return judgement.table(section, judged), judged
+    return [judgement.table(section, judged)] if judged else [], judged
 
 
 def _show(tables: Sequence[Any], verdicts: Sequence[Any], form: str) -> None:

@@ -13,13 +13,6 @@ def opened(db: str, asked: Any) -> tuple[Any, Any]:
     return opening.opened(db, asked)
 
 
-def view(db: str, dataset: str | None = None, methods: Sequence[str] = ()) -> Any:
-    """All that is stored of a data set and of methods, as a `comparison.view.View`."""
-    from flowbench.comparison.selection import Filter
-
-    return opened(db, Filter(dataset, methods))[1]
-
-
 def ledger(section: Any) -> Any:
     """The table of `report` for a section, with what the catalogues say of its data set."""
     from flowbench.report import sections

@@ -105,22 +105,25 @@ def explain(store, plans: Sequence[Any], setup) -> None:
         click.echo(f"  files in {setup.folder}")
         for line in _parts(found, f"{setup.folder}{os.sep}"):
             click.echo(line)
-        new = [stage.spec for stage in found if stage.spec is not None]
+        done = found[-1].used
+        new = [stage.spec for stage in found if stage.spec is not None and not done]
         for line in (line for spec in new if spec.key not in seen for line in _near(store, spec)):
             click.echo(line)
         seen |= {spec.key for spec in new}
-        if found[-1].used:
+        if done:
             click.echo("  all scores are stored: there is nothing to do")
 
 
 def _parts(found: Sequence[Any], folder: str) -> Iterator[str]:
     """A line for each stage, or more where there is much to say."""
-    width = max(len(stage.name) for stage in found)
+    width, done = max(len(stage.name) for stage in found), found[-1].used
     for stage in found:
-        text = stage.words.replace(folder, "")
+        needed = stage.used or not done
+        word = "used" if stage.used else "new " if needed else "-   "
+        text = stage.words.replace(folder, "") + ("" if needed else ", not needed")
         room = max(WIDTH - width - 10, 20)
         first, *more = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
-        yield f"  {stage.name:{width}}  {'used' if stage.used else 'new '}  {first}"
+        yield f"  {stage.name:{width}}  {word}  {first}"
         yield from (f"{'':{width + 10}}{line}" for line in more)
 
 

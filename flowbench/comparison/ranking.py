@@ -31,11 +31,20 @@ def mark(cells: dict[Key, Cell], floors: Mapping[str, Cell]) -> dict[Key, Cell]:
         agree = not fingerprint.differences([cells[key].fields for key in keys])
         far = {key: distance(cells[key], floors.get(key[1])) for key in keys if cells[key].goal}
         top = min((d for d in far.values() if math.isfinite(d)), default=None)
+        fair = agree and len(keys) > 1 and same_noise([cells[key] for key in keys])
         for key in keys:
-            best = agree and len(keys) > 1 and top is not None and far.get(key) == top
+            best = fair and top is not None and far.get(key) == top
             if best or not agree:
                 marked[key] = replace(cells[key], best=best, comparable=agree)
     return marked
+
+
+def same_noise(cells: Sequence[Cell]) -> bool:
+    """Whether numbers of samples were all made from the same noise streams."""
+    streams = {
+        frozenset(some) for c in cells for some in c.values.values() if c.fields.get("n") != "0"
+    }
+    return len(streams) <= 1
 
 
 def ordered(section: Section, name: str, nfe: int) -> list[Group]:

@@ -46,11 +46,13 @@ def refusals(
     sections: Sequence[Section],
     metrics: Mapping[str, Sequence[str]],
     nfes: Sequence[int] | None = None,
+    unasked: bool = False,
 ) -> list[Refusal]:
     """Every field in which the shown numbers of a data set differ.
 
     `metrics` are the names (without their n) that are shown of each data set, `nfes` the columns
-    (None: all).
+    (None: all). What is `unasked` does not refuse by a protocol of facts of whole runs, such as
+    the rows behind S: these get a mark.
     """
     found: list[Refusal] = []
     for dataset in dict.fromkeys(section.dataset for section in sections):
@@ -60,7 +62,7 @@ def refusals(
             for refusal in _of_metric(dataset, metric, mine, nfes):
                 if refusal.field in fingerprint.OF_RUNS:  # the same for every metric: said once
                     of_runs.setdefault(refusal.field, refusal)
-                else:
+                elif not (unasked and all(metric in section.facts for section in mine)):
                     found.append(refusal)
         found[:0] = [Refusal(r.dataset, "", r.field, r.values) for r in of_runs.values()]
     return found
@@ -91,9 +93,10 @@ def check(
     sections: Sequence[Section],
     metrics: Mapping[str, Sequence[str]],
     nfes: Sequence[int] | None = None,
+    unasked: bool = False,
 ) -> None:
     """Raise NotComparable in one line where the shown numbers do not compare."""
-    found = refusals(sections, metrics, nfes)
+    found = refusals(sections, metrics, nfes, unasked)
     if not found:
         return
     first = found[0]
@@ -106,7 +109,7 @@ def _advice(refusal: Refusal, sections: Sequence[Section]) -> str:
     apart = "--allow-mixed to show them apart"
     value = max(refusal.values, key=lambda value: len(refusal.values[value]))
     if refusal.field not in fingerprint.OF_RUNS or not value:
-        return f"take {apart}"
+        return f"name other metrics with --metric, or take {apart}"
     words = ["--where", f"{refusal.field}={value.replace(' ', '')}"]
     if len({section.dataset for section in sections}) > 1:  # of which others may have no such rows
         words = ["--dataset", refusal.dataset, *words]

@@ -11,7 +11,7 @@ def table(failed: Sequence[Tried]) -> Table | None:
     if not failed:
         return None
     columns = ["method", "dataset", "seed", "run", "attempt", "outcome", "reason"]
-    found = Table("Runs that did not end well", columns, [])
+    found = Table("Runs that did not end well", columns, [], labels=len(columns))
     for attempt in failed:
         spec = attempt.spec
         words = [spec.variant, spec.dataset, str(spec.seed), attempt.run, str(attempt.number)]

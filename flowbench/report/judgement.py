@@ -111,9 +111,9 @@ def _columns(
 
 
 def table(section: Section, judged: Sequence[Judged]) -> Table:
-    """The verdicts, a line each, and how they were found."""
-    base = judged[0].baseline if judged else "the baseline"
-    found = Table(f"Against {base}: {title(section)}", list(COLUMNS), [], labels=3)
+    """The verdicts, of which there is one at least, a line each, and how they were found."""
+    base = judged[0].baseline
+    found = Table(f"Against {base}: {title(section)}", list(COLUMNS), [], labels=4)
     for one in judged:
         found.rows.append([Text(word) for word in _words(one)])
     tested = sum(one.difference.p_holm is not None for one in judged)

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flowbench.comparison.fingerprint import differences
-from flowbench.comparison.view import Section
+from flowbench.comparison.ranking import same_noise
+from flowbench.comparison.view import Cell, Section
 
 GOALS = {
     "min": "lower is better",
@@ -26,6 +27,8 @@ def remarks(section: Section, remark: str, names: Sequence[str]) -> list[str]:
             "mean ± standard deviation over training seeds (standard deviation over noise"
             " streams); least: the smallest over noise streams, as EDM reports it"
         )
+    if len(section.streams) > 1 and not _same_noise(section, names):
+        notes.append("no best in columns whose rows have other noise streams")
     fields = unlike(section, names)
     if fields:
         notes.append(f"*: not ranked, because these differ: {', '.join(fields)}")
@@ -46,6 +49,15 @@ def directions(section: Section, names: Sequence[str]) -> list[str]:
 def has_floors(section: Section, names: Sequence[str]) -> bool:
     """Whether one of the metrics has a floor."""
     return any(name in section.floors for name in names)
+
+
+def _same_noise(section: Section, names: Sequence[str]) -> bool:
+    """Whether all cells of each column of `names` have the same noise streams."""
+    columns: dict[tuple[str, int], list[Cell]] = {}
+    for (_, name, nfe), cell in section.cells.items():
+        if name in names and cell.goal:
+            columns.setdefault((name, nfe), []).append(cell)
+    return all(map(same_noise, columns.values()))
 
 
 def unlike(section: Section, names: Sequence[str] | None = None) -> list[str]:

@@ -30,7 +30,7 @@ def matrix(
 
     `wanted` methods without runs are shown as missing, with the commands that would measure them.
     """
-    nfes = list(section.nfes if nfes is None else nfes)
+    asked, nfes = nfes is not None, list(section.nfes if nfes is None else nfes)
     columns = [(name, nfe) for name in names if name not in section.facts for nfe in nfes]
     columns += [(name, RUN_LEVEL) for name in names if name in section.facts]
     shown = traits_of(section)
@@ -44,7 +44,7 @@ def matrix(
     table.rows += [[Text(name), *blank, *(Text(MISSING) for _ in columns)] for name in absent]
     if has_floors(section, names):
         table.rows.append(_floor_row(section, blank, [name for name, _ in columns]))
-    lines = _remedies(section, names, nfes, absent, default)
+    lines = _remedies(section, names, nfes, absent, default, asked)
     table.notes += [f"{MISSING}: {line}" for line in lines] + remarks(section, remark, names)
     return table
 
@@ -64,11 +64,18 @@ def _remedies(
     nfes: Sequence[int],
     absent: Sequence[str],
     default: Dataset | None,
+    asked: bool,
 ) -> Iterator[str]:
-    """The commands that would measure what is missing."""
+    """The commands that would measure what is missing.
+
+    An NFE at which a row has nothing is one that its method may not be able to sample with, so it
+    is only offered where it was `asked` for.
+    """
     n, stream = section.n, section.streams[0]
     for group in section.groups:
-        lacking = [nfe for nfe in nfes if not _measured(section, group, names, nfe)]
+        some = {nfe for label, _, nfe in section.cells if label == group.label}
+        offered = [nfe for nfe in nfes if asked or nfe in some]
+        lacking = [nfe for nfe in offered if not _measured(section, group, names, nfe)]
         if lacking:
             yield from commands(group, lacking, n, stream, default)
     seeds = sorted({seed for group in section.groups for seed in group.seeds})

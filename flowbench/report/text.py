@@ -9,17 +9,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from flowbench.comparison.fingerprint import FIELDS as PRINTS
-from flowbench.comparison.fingerprint import OF_SPEED
+from flowbench.comparison.fingerprint import OF_RUNS, OF_SPEED
 from flowbench.comparison.naming import TRAITS
 from flowbench.comparison.view import Cell, Section, View, failure
 from flowbench.records import RUN_LEVEL, Tried
 from flowbench.report.layout import Table
 
-OF_SECTION = ("data", "n", "budget", "conditioning")  # said once, in full
 FIELDS = [
     *["dataset", "data", "n", "budget", "conditioning", "part", "subject", "method", "label"],
     *[*TRAITS, "metric", "nfe", "mean", "sd", "seeds", "sampling_sd", "sampling_seeds"],
-    *["goal", "best", "comparable", *(n for n in (*PRINTS, *OF_SPEED) if n not in OF_SECTION)],
+    *["goal", "best", "comparable", *(n for n in (*PRINTS, *OF_SPEED) if n not in OF_RUNS)],
 ]
 # What means something to Markdown, to GitHub's mathematics, or to HTML within it.
 MARKUP = re.compile(r"[\\`*\[<&|~$]|(?<![^\W_])_|_(?![^\W_])")
@@ -72,7 +71,7 @@ def records(sections: Iterable[Section]) -> list[dict]:
     rows = []
     for section in sections:
         groups = {group.label: group for group in section.groups}
-        place = {name: getattr(section, name) for name in ("dataset", *OF_SECTION, "part")}
+        place = {name: getattr(section, name) for name in ("dataset", *OF_RUNS, "part")}
         for (label, metric, nfe), cell in section.cells.items():
             group = groups[label]
             who = {"subject": "model", "method": group.spec.method, "label": label}
@@ -90,7 +89,7 @@ def _record(head: dict, cell: Cell) -> dict:
         **{name: getattr(cell, name) for name in ("goal", "best", "comparable")},
         "sampling_seeds": cell.streams,
     }
-    prints = {name: word for name, word in cell.fields.items() if name not in OF_SECTION}
+    prints = {name: word for name, word in cell.fields.items() if name not in OF_RUNS}
     whole = prints | head | facts
     return {name: whole.get(name, "") for name in FIELDS}
 

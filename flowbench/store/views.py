@@ -2,7 +2,8 @@
 
 from sqlalchemy import Connection
 
-NFES = {"nfe_1": 1, "nfe_2": 2, "nfe_4": 4, "nfe_8": 8, "nfe_20": 20, "nfe_50": 50, "nfe_auto": 0}
+FIXED = (1, 2, 3, 4, 5, 6, 8, 10, 16, 18, 20, 35, 50, 79, 100, 160)  # which have a column
+NFES = {**{f"nfe_{nfe}": nfe for nfe in FIXED}, "nfe_auto": 0}
 
 # By dialect: the options that were set, as ` name=value` in the order of their names, numbers
 # as the database spells them.
@@ -54,9 +55,11 @@ FROM placed JOIN described ON described.id = placed.run_id
 WHERE placed.place = 1"""
 
 # Means over the training seeds of what may be averaged; null where one of them is not finite.
+# `others` counts the scores at an NFE that has no column.
 METHOD_BY_NFE = """
 SELECT dataset, variant, metric, n, noise, budget, code, data, fingerprint,
-  count(DISTINCT seed) AS seeds, count(DISTINCT run) AS runs, {means}
+  count(DISTINCT seed) AS seeds, count(DISTINCT run) AS runs, {means},
+  sum(CASE WHEN nfe IN ({shown}) THEN 0 ELSE 1 END) AS others
 FROM leaderboard WHERE subject = 'model' AND nfe <> 'run'
 GROUP BY dataset, variant, metric, n, noise, budget, code, data, fingerprint"""
 
@@ -102,10 +105,11 @@ def texts(dialect: str) -> dict[str, str]:
     """The queries by name, in an order in which they can be created."""
     words = WORDS[dialect].strip()
     inside = {name: _inside(dialect, path) for name, path in PARTS.items()}
+    shown = ", ".join(f"'{number or 'auto'}'" for number in NFES.values())
     means = ",".join(MEAN.format(name=name, nfe=number or "auto") for name, number in NFES.items())
     return {
         "leaderboard": LEADERBOARD.format(words=words, **inside).strip(),
-        "method_by_nfe": METHOD_BY_NFE.format(means=means).strip(),
+        "method_by_nfe": METHOD_BY_NFE.format(means=means, shown=shown).strip(),
         "failures": FAILURES.format(words=words).strip(),
         "costs": COSTS.strip(),
     }

@@ -189,3 +189,11 @@ def test_an_old_read_only_database_is_still_read(path: Path, tmp_path: Path, mod
         pass
     assert old.read_bytes() == before
     assert not list(tmp_path.glob("*.bak*"))
+
+
+def test_scores_at_another_nfe_are_counted(path: Path) -> None:
+    found = {(row["variant"], row["noise"]): row["others"] for row in table(path, "method_by_nfe")}
+    others = {key: count for key, count in found.items() if key[0] != "lmm k=9"}
+    assert set(others.values()) == {3} and len(others) == 6, "NFE 7 of three seeds"
+    assert found["lmm k=9", 0] == 0
+    assert {"nfe_5", "nfe_18", "nfe_35", "nfe_79", "nfe_160"} <= set(views.NFES)

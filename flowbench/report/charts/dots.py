@@ -41,7 +41,7 @@ def dots(
         words.slug(name, metric),
         f"{metric}{words.at(nfe)}: {words.place(section)}",
         words.joined(sentences),
-        _spec(section, metric, shown, style.looks([*labels, *order])),
+        _spec(section, metric, shown, style.looks([*labels, *order]), nfe),
     )
 
 
@@ -51,7 +51,11 @@ def straightness(section: Section, labels: Sequence[str] = ()) -> Chart | None:
 
 
 def _spec(
-    section: Section, metric: str, shown: Mapping[str, Cell], looks: Mapping[str, style.Look]
+    section: Section,
+    metric: str,
+    shown: Mapping[str, Cell],
+    looks: Mapping[str, style.Look],
+    nfe: int,
 ) -> dict[str, Any]:
     labels = list(shown)
     texts, channels = words.short(labels), style.scales(labels, looks)
@@ -59,7 +63,7 @@ def _spec(
     room = int(style.CHARACTER * max(map(len, texts.values())))
     width = max(NARROW, style.WIDTH + style.LEFT - room)
     axis = marks.axis(section, metric, rows, width)
-    title = words.axis(metric, shown[labels[0]].goal)
+    title = words.axis(metric + words.at(nfe), shown[labels[0]].goal)
     place = alt.Scale(domain=[texts[label] for label in labels])
     names = alt.Axis(ticks=False, domain=False, labelPadding=8, minExtent=room)
     base = alt.Chart(alt.Data(values=rows)).encode(

@@ -54,23 +54,24 @@ def pareto(
     most rows have, of several the least. `labels` are all that occur in the document.
     """
     whole = cost in section.facts
-    nfe = _usual(section, metric) if whole and nfe is None else nfe
+    nfe = usual(section, metric) if whole and nfe is None else nfe
     every = _points(section, metric, cost, nfe)
     points = [point for point in every if point.finite and point.price.mean > 0]
     if not points:
         return None
     best = _ranked(points)
     looks = style.looks([*labels, *(group.label for group in section.groups)])
-    at = words.at(points[0].nfe) if whole else ""
+    drawn = Scatter(section, metric, cost, whole, points, best)
     return Chart(
         words.slug("pareto", metric, cost),
-        f"{metric}{at} by {words.COSTS.get(cost, cost)}: {words.place(section)}",
-        _summary(section, Scatter(section, metric, cost, whole, points, best), every),
-        scatter.spec(Scatter(section, metric, cost, whole, points, best), looks),
+        f"{metric}{drawn.at} by {words.COSTS.get(cost, cost)}: {words.place(section)}",
+        _summary(section, drawn, every),
+        scatter.spec(drawn, looks),
     )
 
 
-def _usual(section: Section, metric: str) -> int | None:
+def usual(section: Section, metric: str) -> int | None:
+    """The NFE at which most rows have a metric, of several the least."""
     rows = [nfe for _, name, nfe in section.cells if name == metric and nfe != RUN_LEVEL]
     return max(section.nfes, key=rows.count, default=None)
 

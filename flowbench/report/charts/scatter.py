@@ -43,6 +43,12 @@ class Scatter:
         numbers = "" if self.whole or not self.best else "; numbers: NFE"
         return [self.title, *([front + numbers] if front else [])]
 
+    @property
+    def at(self) -> str:
+        """The number of evaluations where all points are drawn at one, else nothing."""
+        nfes = {point.nfe for point in self.points}
+        return words.at(nfes.pop()) if len(nfes) == 1 else ""
+
     def name(self, label: str, nfe: int) -> str:
         """How a point is called."""
         return label if self.whole else f"{label}{words.at(nfe)}"
@@ -56,7 +62,7 @@ def spec(drawn: Scatter, looks: Mapping[str, style.Look]) -> dict[str, Any]:
     rows = [_row(point) | {"front": point in drawn.best} for point in drawn.points]
     x = axes.fitted([row["cost"] for row in rows], style.WIDTH)
     y = marks.axis(section, metric, rows, style.HEIGHT, ROOM)
-    title = words.axis(metric, words.goal_of(section, metric))
+    title = words.axis(metric + drawn.at, words.goal_of(section, metric))
     channels = style.scales(labels, looks)
     across, value = x.channel(alt.X, "cost", drawn.heading), y.channel(alt.Y, "value", title)
 
