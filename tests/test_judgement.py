@@ -372,8 +372,8 @@ def test_nothing_is_best_of_rows_with_other_noise(flowbench, database):
 
 
 def test_s_of_other_rows_is_marked_and_refuses_only_who_asks_for_it(flowbench, database):
-    for method, rows in (("cfm", 50), ("edm", 60)):
-        own = score(1.0, "S", nfe=-1, n=0, protocol={"rows": rows})
+    for method, count in (("cfm", 50), ("edm", 60)):
+        own = score(1.0, "S", nfe=-1, n=0, protocol={"rows": count})
         put(database, spec(method), score(2.0), own)
     output = compared(flowbench)
     assert "1.000 *" in output and "because these differ: protocol" in output
