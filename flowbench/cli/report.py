@@ -76,7 +76,7 @@ def _document(store: Any, found: Any, **drawn: Any) -> Any:
     from flowbench.report import building
 
     rows = published.rows()
-    return building.document(found, store.environments(), tables.catalogue, rows, **drawn)
+    return building.document(found, store.environments(), tables.catalogues(), rows, **drawn)
 
 
 def _text(store: Any, found: Any, form: str) -> str:

@@ -1,6 +1,6 @@
 """What `compare`, `report` and `chart` share: the view of a database, and what catalogues say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowbench.records import Dataset
@@ -30,11 +30,20 @@ def goals() -> dict[str, str]:
 
 def catalogue(dataset: str) -> tuple[str, list[str], Dataset | None]:
     """What the catalogues say of a data set: remark, order of the metrics, its entry."""
+    return catalogues()(dataset)
+
+
+def catalogues() -> Callable[[str], tuple[str, list[str], Dataset | None]]:
+    """`catalogue` for many data sets, for which each plugin is asked once."""
     from flowbench import plugins
 
-    entry: Dataset | None = plugins.datasets().get(dataset)
-    order = [metric.name for metric in plugins.metrics()]
-    return (entry.remark if entry else "", order, entry)
+    datasets, order = plugins.datasets(), [metric.name for metric in plugins.metrics()]
+
+    def of(dataset: str) -> tuple[str, list[str], Dataset | None]:
+        entry: Dataset | None = datasets.get(dataset)
+        return (entry.remark if entry else "", order, entry)
+
+    return of
 
 
 def check_metrics(sections: Sequence[Any], metrics: Sequence[str]) -> None:

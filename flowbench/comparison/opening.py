@@ -75,5 +75,6 @@ def _no_garbage() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # nor afterwards
         if was:
             gc.enable()

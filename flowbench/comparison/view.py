@@ -26,7 +26,7 @@ class Cell:
     best: bool = False
     comparable: bool = True
 
-    @property
+    @cached_property
     def means(self) -> dict[int, float]:
         """The mean over noise streams of each training seed."""
         return {seed: _mean([*some.values()]) for seed, some in self.values.items()}

@@ -45,9 +45,13 @@ def _printable(table: Table) -> Table:
         table,
         title=printable(table.title),
         columns=[printable(column) for column in table.columns],
-        rows=[[replace(cell, words=printable(cell.words)) for cell in row] for row in table.rows],
+        rows=[[_shown(cell) for cell in row] for row in table.rows],
         notes=[printable(note) for note in table.notes],
     )
+
+
+def _shown(cell: Text) -> Text:
+    return cell if cell.words.isprintable() else replace(cell, words=printable(cell.words))
 
 
 def _plain(table: Table) -> Iterator[str]:
