@@ -1,5 +1,6 @@
 """The view of a database: what a user asks for, read and built."""
 
+import atexit
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,6 +76,7 @@ def _no_garbage() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()  # nor afterwards
+        gc.freeze()  # nor afterwards, until the process ends
+        atexit.register(gc.unfreeze)
         if was:
             gc.enable()

@@ -55,9 +55,13 @@ def _shown(cell: Text) -> Text:
 
 
 def _plain(table: Table) -> Iterator[str]:
+    widths = [_width(table, column) for column in range(len(table.columns))]
     yield table.title
-    for line in _lines(table, range(len(table.columns))):
-        yield line.plain
+    yield BETWEEN.join(_padded(table.columns, widths, table.labels)).rstrip()
+    yield BETWEEN.join("-" * width for width in widths)
+    for row in table.rows:
+        words = [cell.words for cell in row]
+        yield BETWEEN.join(_padded(words, widths, table.labels)).rstrip()
     yield from table.notes
     yield ""
 
@@ -65,24 +69,26 @@ def _plain(table: Table) -> Iterator[str]:
 def _lines(table: Table, columns: Sequence[int]) -> Iterator[RichText]:
     """Heading, rule and rows of some columns, the best of each in bold."""
     widths = [_width(table, column) for column in columns]
-    heading = [Text(table.columns[column]) for column in columns]
-    yield _aligned(heading, widths, table.labels)
+    heading = [table.columns[column] for column in columns]
+    yield RichText(BETWEEN.join(_padded(heading, widths, table.labels)))
     yield RichText(BETWEEN.join("-" * width for width in widths))
     for row in table.rows:
-        yield _aligned([row[column] for column in columns], widths, table.labels)
+        cells = [row[column] for column in columns]
+        words = _padded([cell.words for cell in cells], widths, table.labels)
+        styles = ["bold green" if cell.best else "" for cell in cells]
+        parts = [RichText(*part) for part in zip(words, styles, strict=True)]
+        line = RichText(BETWEEN).join(parts)
+        line.rstrip()
+        yield line
 
 
-def _aligned(cells: Sequence[Text], widths: Sequence[int], labels: int) -> RichText:
+def _padded(words: Sequence[str], widths: Sequence[int], labels: int) -> list[str]:
     """Labels to the left, numbers to the right."""
-    line = RichText()
-    for column, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        space = " " * (width - cell_len(cell.words))
-        line.append(BETWEEN if column else "")
-        line.append(space if column >= labels else "")
-        line.append(cell.words, style="bold green" if cell.best else "")
-        line.append(space if column < labels else "")
-    line.rstrip()
-    return line
+    found = []
+    for column, (word, width) in enumerate(zip(words, widths, strict=True)):
+        space = " " * (width - cell_len(word))
+        found.append(word + space if column < labels else space + word)
+    return found
 
 
 def _parts(table: Table, width: int) -> Iterator[list[int]]:
