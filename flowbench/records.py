@@ -56,6 +56,11 @@ class Budget:
         return self.steps * self.batch
 
 
+def visible(text: str) -> str:
+    """Text of strangers in one line: what a terminal might take for a command becomes `?`."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def digest(value: Any) -> str:
     """SHA-256 in hex of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

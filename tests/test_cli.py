@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from small_runs import failing
 
 from flowbench import plugins
 from flowbench.records import Diverged, Score
@@ -258,21 +259,6 @@ def test_an_adaptive_solver_reports_what_it_spent(flowbench, database):
     assert code == 0 and "auto (" in output
     ((spent,),) = rows(database, "select value from scores where name = 'nfe'")
     assert spent >= 8 and (spent - 2) % 6 == 0
-
-
-def failing(monkeypatch, error):
-    """A method whose sampler raises at its second NFE."""
-    from flowbench_plugins.cfm import CFM
-
-    from flowbench import hookimpl, solvers
-
-    @hookimpl
-    def sample(self, network, noise, labels, nfe):
-        if nfe == 2:
-            raise error
-        return solvers.euler(network, noise, labels, nfe)
-
-    monkeypatch.setattr(CFM, "sample", sample)
 
 
 def test_a_failure_keeps_what_was_measured_and_is_shown(flowbench, database, monkeypatch):

@@ -7,6 +7,7 @@ from PIL import Image
 from flowbench.cli import pictures
 from flowbench.records import FlowbenchError
 from flowbench.report import panel
+from flowbench.report import samples as samples_of
 from flowbench.store import Store
 
 SMALL = ["--steps", "10", "--batch", "16", "--samples", "40", "--nfe", "1,2", "-o", "width=8"]
@@ -144,7 +145,7 @@ def test_frames_are_those_of_their_times():
 
 def test_pixels_that_are_not_finite_become_black():
     pixels = np.array([np.nan, -1, 0, 1, np.inf], np.float32).reshape(5, 1, 1, 1)
-    assert pictures._images(pixels).flatten().tolist() == [0, 0, 128, 255, 255]
+    assert samples_of.images(pixels).flatten().tolist() == [0, 0, 128, 255, 255]
 
 
 @pytest.fixture(scope="module")

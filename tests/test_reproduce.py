@@ -10,7 +10,7 @@ import statistics
 
 import pytest
 import torch
-from click.testing import CliRunner
+from small_runs import failing, ran
 
 from flowbench import plugins, reproduction
 from flowbench.cli.reproduce import _lines, _place
@@ -132,14 +132,7 @@ def test_how_a_run_was_examined_is_read_from_its_scores():
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
     """A folder with a small run of cfm and of lmm on moons; the teacher of that is not stored."""
-    from flowbench.cli import cli
-
-    folder = tmp_path_factory.mktemp("made")
-    for run in (["cfm", *SIZE], LMM):
-        asked = ["run", *run, "--quiet", "--db", str(folder / "results.db")]
-        result = CliRunner().invoke(cli, asked)
-        assert result.exit_code == 0, result.output
-    return folder
+    return ran(tmp_path_factory.mktemp("made"), ["cfm", *SIZE], LMM)
 
 
 @pytest.fixture
@@ -231,21 +224,6 @@ def test_other_code_is_one_line_that_names_it(flowbench, made, monkeypatch):
     assert code == 2 and "Traceback" not in output
     assert "cannot be made with today's code and data: code " in output
     assert "today eeeeeeeeeeeeeeee..." in output
-
-
-def failing(monkeypatch, error):
-    """A method whose sampler raises at its second NFE."""
-    from flowbench_plugins.cfm import CFM
-
-    from flowbench import hookimpl, solvers
-
-    @hookimpl
-    def sample(self, network, noise, labels, nfe):
-        if nfe == 2:
-            raise error
-        return solvers.euler(network, noise, labels, nfe)
-
-    monkeypatch.setattr(CFM, "sample", sample)
 
 
 def test_what_is_kept_is_gone_on_with(flowbench, made, tmp_path, monkeypatch):

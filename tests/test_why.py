@@ -5,7 +5,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from click.testing import CliRunner
+from small_runs import ran
 
 from flowbench import plugins, protocol, records, stages
 from flowbench.explanation import NOT_HASHED, decided, differences, nearest
@@ -107,14 +107,8 @@ def test_the_nearest_run_differs_in_the_fewest_fields():
 @pytest.fixture(scope="module")
 def once(tmp_path_factory):
     """A folder with one small run of cfm, edm and lmm on moons, whose teacher is that edm."""
-    from flowbench.cli import cli
-
-    folder = tmp_path_factory.mktemp("made")
-    for words in (["cfm", *SIZE], ["edm", *SIZE], LMM):
-        words = ["run", *words, "--nfe", "1,2", "--quiet", "--db", str(folder / "results.db")]
-        result = CliRunner().invoke(cli, words)
-        assert result.exit_code == 0, result.output
-    return folder
+    runs = [[*words, "--nfe", "1,2"] for words in (["cfm", *SIZE], ["edm", *SIZE], LMM)]
+    return ran(tmp_path_factory.mktemp("made"), *runs)
 
 
 @pytest.fixture

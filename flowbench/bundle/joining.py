@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from flowbench.bundle import reading
 from flowbench.bundle.reading import Bundle
-from flowbench.records import FlowbenchError, RunFailed
+from flowbench.records import FlowbenchError, RunFailed, visible
 from flowbench.store import Store, foreign
 from flowbench.store.merging import Merged, Source
 
@@ -89,7 +89,7 @@ def _source(path: Path, stack: ExitStack) -> tuple[Source, Bundle | None]:
 
 def _name(path: Path) -> str:
     """The name of the file, which will be printed elsewhere too."""
-    return "".join(letter if letter.isprintable() else "?" for letter in path.name)
+    return visible(path.name)
 
 
 @contextmanager

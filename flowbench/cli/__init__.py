@@ -11,7 +11,7 @@ from keyword import iskeyword
 
 import click
 
-from flowbench.records import FlowbenchError
+from flowbench.records import FlowbenchError, visible
 
 COMMANDS = {
     "run": "run",
@@ -54,8 +54,7 @@ class Failure(click.ClickException):
     """A FlowbenchError on its way to the user: one line, a documented exit code, no traceback."""
 
     def __init__(self, error: FlowbenchError):
-        # It may quote words of strangers, which a terminal would take for commands.
-        super().__init__("".join(c if c.isprintable() else "?" for c in str(error)))
+        super().__init__(visible(str(error)))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
 

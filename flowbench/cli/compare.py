@@ -115,9 +115,10 @@ def _compared(asked, metrics, place, given) -> tuple[Any, list, list]:
     against = judgement.judging(shown, baseline, given["baseline"] is not None)
     made: list[Any] = []
     judged: list[Any] = []
+    catalogue = tables.catalogues()
     for section, groups in zip(shown, _ordered(shown, given["sort"]), strict=True):
         mine = names[id(section)]
-        made += _tables(section, groups, mine, given["nfe"], asked.methods)
+        made += _tables(section, groups, mine, given["nfe"], asked.methods, catalogue)
         if baseline and any(section is other for other in against):
             table, some = _verdicts(section, mine, given["nfe"], baseline)
             made, judged = [*made, *table], [*judged, *some]
@@ -145,13 +146,13 @@ def _ordered(sections, word: str | None) -> list[list[Any]]:
     return ranking.sorted_by(sections, word) if word else [s.groups for s in sections]
 
 
-def _tables(section, groups, names: Sequence[str], nfes, methods: Sequence[str]) -> list[Any]:
+def _tables(section, groups, names: Sequence[str], nfes, methods, catalogue) -> list[Any]:
     """The table of a section, and the papers' numbers beside ours where there are any."""
     from flowbench.comparison import published
     from flowbench.comparison.naming import named
     from flowbench.report import reproduction, sections
 
-    remark, _, entry = tables.catalogue(section.dataset)
+    remark, _, entry = catalogue(section.dataset)
     shown = [named(name, section.n) for name in names]
     table = sections.matrix(section, shown, nfes, methods, entry, remark, groups)
     beside = reproduction.table(section, published.rows())

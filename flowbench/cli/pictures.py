@@ -14,6 +14,7 @@ from flowbench.noise import unit_noise
 from flowbench.planning import Setup
 from flowbench.records import FlowbenchError, Spec
 from flowbench.report import panel
+from flowbench.report.samples import images
 
 LINES = 150  # trajectories of a panel
 DOTS = 1000  # noise, data and samples of a panel
@@ -47,7 +48,7 @@ def draw_samples(
     seed, found = stored.samples(store, spec, folder)
     if found[0][1].ndim == 4:
         across = max(1, min(ACROSS, len(found[0][1]) // STRIPS))
-        blocks = [panel.Column(name, _blocks(_images(values), across)) for name, values in found]
+        blocks = [panel.Column(name, _blocks(images(values), across)) for name, values in found]
         panel.pictures(title(spec), blocks, out, across)
         return
     points = [panel.Column(name, values[:DOTS, :2]) for name, values in found]
@@ -149,15 +150,7 @@ def _plane(noise: np.ndarray, spec: Spec) -> np.ndarray:
 def strips(times: np.ndarray, states: np.ndarray) -> list[panel.Column]:
     """Frames of trajectories of images (T, B, C, H, W): one column for each time of FRAMES."""
     near = [int(np.abs(times - t).argmin()) for t in FRAMES]
-    return [panel.Column(f"t = {times[i]:.2f}", _images(states[i])) for i in near]
-
-
-def _images(samples: np.ndarray) -> np.ndarray:
-    """Images (n, C, H, W) as uint8 (n, H, W, C); what is not finite becomes black."""
-    if samples.dtype != np.uint8:
-        levels = (np.nan_to_num(samples, nan=-1.0).clip(-1, 1) + 1) * 127.5
-        samples = levels.round().astype(np.uint8)
-    return samples.transpose(0, 2, 3, 1)
+    return [panel.Column(f"t = {times[i]:.2f}", images(states[i])) for i in near]
 
 
 def _blocks(images: np.ndarray, across: int) -> np.ndarray:

@@ -212,8 +212,9 @@ def _one(store, plan, setup, force: bool, quiet: bool) -> str:
 
 
 def _summary(store, plans) -> None:
-    from flowbench.cli.tables import goals, ledger
+    from flowbench.cli.tables import ledger
     from flowbench.comparison.build import build
+    from flowbench.comparison.opening import goals
     from flowbench.report import terminal
 
     names = {plan.spec.name for plan in plans}

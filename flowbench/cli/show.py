@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from flowbench.cli import words
-from flowbench.records import Spec
+from flowbench.records import Spec, visible
 
 PICTURE = click.Path(path_type=Path, dir_okay=False)
 TRAINING = ("train-seconds", "train-images")  # what stages cost
@@ -53,7 +53,7 @@ def show(run, trajectories, samples, packages, form, device, folder, data_root, 
     if form == "json":
         click.echo(json.dumps(_plain(known), indent=1))
     for line in _lines(known, packages) if form == "table" else ():
-        click.echo("".join(c if c.isprintable() else "?" for c in line))  # it may be a stranger's
+        click.echo(visible(line))
     for picture in filter(None, (trajectories, samples)):
         click.echo(f"wrote {picture}", err=True)
 

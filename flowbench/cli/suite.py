@@ -140,7 +140,7 @@ def looking(data_root: Path | None, losses: tuple[str, ...]) -> Any:
 def _results(suite, store, setup):
     """What the database holds of each cell, matched by the key of its run."""
     from flowbench import agenda, plugins, runner
-    from flowbench.cli.tables import goals
+    from flowbench.comparison.opening import goals
     from flowbench.report.suite import Entry, Results
 
     tasks = agenda.tasks(suite, setup)

@@ -21,13 +21,6 @@ def ledger(section: Any) -> Any:
     return sections.ledger(section, remark, order)
 
 
-def goals() -> dict[str, str]:
-    """The goal of each installed metric."""
-    from flowbench import plugins
-
-    return {metric.name: metric.goal for metric in plugins.metrics()}
-
-
 def catalogue(dataset: str) -> tuple[str, list[str], Dataset | None]:
     """What the catalogues say of a data set: remark, order of the metrics, its entry."""
     return catalogues()(dataset)

@@ -109,6 +109,7 @@ def _sections(
         for row in rows:
             kinds = classes.get(row.score.name)
             parts[kinds.index(context.reader.kind(row)) if kinds else 0].append(row)
+    floors = [r for r in beside if r.score.subject == "floor"]
     found, told = [], set[str]()
     for number, some in sorted(parts.items()):
         runs = {context.key(row) for row in some} - told  # once: their facts have no such classes
@@ -116,7 +117,6 @@ def _sections(
         told |= runs
         section = Section(*place, part=number, differs=_differs(classes, number))
         _fill(section, some + facts, context)
-        floors = [r for r in beside if r.score.subject == "floor"]
         section.floors, section.floor_n = _floors(floors, section, classes, context)
         section.cells = mark(section.cells, section.floors)
         found.append(section)

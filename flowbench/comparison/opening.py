@@ -24,11 +24,15 @@ def opened(db: str, asked: Filter) -> tuple[Store, View]:
         store = Store.open_existing(url(db))
         runs = store.specs() if asked != Filter() else None  # teachers that are not asked for
         measured, tried = scores(store, asked, runs)
-        goals = {metric.name: metric.goal for metric in plugins.metrics()}
-        found = build(measured, tried, goals, store.environments(), runs=runs)
+        found = build(measured, tried, goals(), store.environments(), runs=runs)
     if not found.sections and not found.failed:
         raise FlowbenchError(_nothing(db, asked))
     return store, found
+
+
+def goals() -> dict[str, str]:
+    """The goal of each installed metric."""
+    return {metric.name: metric.goal for metric in plugins.metrics()}
 
 
 def scores(

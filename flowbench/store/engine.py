@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from flowbench.records import FlowbenchError
+from flowbench.records import FlowbenchError, visible
 
 WAIT = 30  # seconds for a lock, unless the URL says otherwise: sqlite:///results.db?timeout=5
 ADVICE = "write sqlite:///results.db or postgresql://user@host/name"
@@ -168,7 +168,7 @@ def complaint(error: BaseException) -> str:
     """One printable line about `error` that follows the name of the database."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     said = lines[0] if lines else type(error).__name__
-    said = "".join(letter if letter.isprintable() else "?" for letter in said)
+    said = visible(said)
     for symptom, words in SYMPTOMS.items():
         if symptom in said:
             return words
