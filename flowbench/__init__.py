@@ -2,17 +2,9 @@
 
 from typing import Any
 
+from flowbench.entries import Dataset, Metric, ReportFormat
 from flowbench.hookspecs import hookimpl
-from flowbench.records import (
-    Budget,
-    Dataset,
-    Diverged,
-    FlowbenchError,
-    Metric,
-    Protocol,
-    Score,
-    Spec,
-)
+from flowbench.records import Budget, Diverged, FlowbenchError, Protocol, Score, Spec
 
 __all__ = [
     "Budget",
@@ -21,6 +13,7 @@ __all__ = [
     "FlowbenchError",
     "Metric",
     "Protocol",
+    "ReportFormat",
     "Score",
     "Spec",
     "hookimpl",

@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Sequence
 
-from flowbench.records import Dataset, Spec
+from flowbench.entries import Dataset
+from flowbench.records import Spec
 
 OF_THE_RUN = (  # written with dashes
     *("teacher", "weights", "network", "precision", "augment", "unconditional"),

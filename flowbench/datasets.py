@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flowbench import options, plugins
 from flowbench.data import base, images
-from flowbench.records import Dataset, FlowbenchError
+from flowbench.entries import Dataset
+from flowbench.records import FlowbenchError
 from flowbench.training import Progress
 
 Watch = Callable[[Progress], None]

@@ -42,9 +42,28 @@ def measure(network, data, run, teacher):
 
 @hookspec
 def datasets():
-    """Return a list of `records.Dataset`."""
+    """Return a list of `entries.Dataset`: data by name, for `--dataset`."""
+
+
+@hookspec
+def networks():
+    """Return a list of subclasses of `nets.settings.Network`: backbones, for `--network`."""
 
 
 @hookspec
 def metrics():
-    """Return a list of `records.Metric`."""
+    """Return a list of `entries.Metric`: numbers made from samples."""
+
+
+@hookspec
+def reports():
+    """Return a list of `entries.ReportFormat`, for `report --format`."""
+
+
+@hookspec
+def observe(spec, event, folder):
+    """Hear of what happens in the run `spec`: an `events.Begun`, `Point`, `Ended` or a `Score`.
+
+    `folder` is the run's own, for files of the observer. What is raised here ends the observer,
+    not the run. Whether an observer is always on or asked for by `--track` is its own choice.
+    """

@@ -7,9 +7,10 @@ from typing import Any
 from flowbench import network_files, options, plugins, presets, resolution, setting
 from flowbench.data import base
 from flowbench.datasets import dataset, load_data
+from flowbench.entries import Dataset
 from flowbench.network_files import NetworkFile
 from flowbench.plans import Plan, Request, Setup
-from flowbench.records import Budget, Dataset, FlowbenchError, Spec
+from flowbench.records import Budget, FlowbenchError, Spec
 
 __all__ = ["Plan", "Request", "Setup", "again", "dataset", "load_data", "plan"]
 

@@ -14,7 +14,8 @@ from typing import Any
 import pluggy
 
 from flowbench import hookspecs, options
-from flowbench.records import Dataset, FlowbenchError, Metric
+from flowbench.entries import Dataset, Metric
+from flowbench.records import FlowbenchError
 
 METHODS = "flowbench.methods"
 EXTENSIONS = "flowbench.extensions"

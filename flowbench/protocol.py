@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowbench import plugins
+from flowbench.entries import Metric
 from flowbench.metrics.evaluation import Against
 from flowbench.metrics.reference_building import KEPT
 from flowbench.metrics.taken_out import takes
 from flowbench.plans import Plan, Setup
-from flowbench.records import RUN_LEVEL, Metric
+from flowbench.records import RUN_LEVEL
 
 Key = tuple[str, str, int, int]  # subject, name, nfe, n
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from flowbench import augment, optimizers, options
 from flowbench.data.base import Data
+from flowbench.entries import Dataset
 from flowbench.nets import backbone, settings
-from flowbench.records import Dataset, FlowbenchError
+from flowbench.records import FlowbenchError
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 SIGMA_DATA = 0.5  # EDM's, for all images

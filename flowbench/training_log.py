@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from flowbench.events import Point
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,20 +16,6 @@ if TYPE_CHECKING:
 
 FILE = "training.jsonl"
 POINTS = 200  # of a stage
-
-
-@dataclass(frozen=True)
-class Point:
-    """The mean loss of a stage since the point before, NaN where it was not finite.
-
-    `step` and `images` count from the start of the stage, `seconds` over all attempts at it.
-    """
-
-    stage: str
-    step: int
-    images: int
-    loss: float
-    seconds: float
 
 
 def read(path: Path) -> list[Point]:

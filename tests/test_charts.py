@@ -14,6 +14,7 @@ from stored_rows import put, score, spec
 from flowbench.cli.tables import opened
 from flowbench.comparison.selection import Filter
 from flowbench.comparison.view import Cell, Group, Section
+from flowbench.events import Point as Loss
 from flowbench.records import ADAPTIVE, RUN_LEVEL, Budget, FlowbenchError, Spec
 from flowbench.report.charts import axes, export, gallery, placing, style, words
 from flowbench.report.charts.dots import dots, straightness
@@ -21,7 +22,6 @@ from flowbench.report.charts.pareto import Point, front, pareto
 from flowbench.report.charts.quality import quality
 from flowbench.report.charts.training import POINTS, training
 from flowbench.report.document import Chart
-from flowbench.training_log import Point as Loss
 
 HOSTILE = '</svg><script>alert(1)</script>" onload=\\"x\\" ${datum} \\u0022 \x00\x1b\ud800'
 DRAWN = {"svg", "g", "path", "line", "text", "tspan", "title", "desc", "rect", "defs", "clipPath"}

@@ -7,7 +7,8 @@ import pytest
 
 from flowbench.command_line import command
 from flowbench.comparison.build import build
-from flowbench.records import Budget, Dataset, Measured, Score, Spec, Tried
+from flowbench.entries import Dataset
+from flowbench.records import Budget, Measured, Score, Spec, Tried
 from flowbench.report import layout
 from flowbench.report.sections import matrix
 

@@ -31,6 +31,7 @@ ORDER = [
 ]
 FLOORS = [
     {"records", "hookspecs"},
+    {"entries", "events"},
     LIBRARY | {"plugins", "store"},
     {*ORDER, "testing"},
     {"cli"},

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from flowbench import training_log
+from flowbench.events import Point
 from flowbench.records import Budget, Diverged
 from flowbench.testing import Killed, Stop, toy
 from flowbench.training import Run, fit
-from flowbench.training_log import FILE, Point, read
+from flowbench.training_log import FILE, read
 
 LONG = Budget(steps=450, batch=4)  # a point for every three steps
 

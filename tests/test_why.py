@@ -8,8 +8,9 @@ import pytest
 from small_runs import ran
 
 from flowbench import plugins, protocol, records, stages
+from flowbench.entries import Metric
 from flowbench.explanation import NOT_HASHED, decided, differences, nearest
-from flowbench.records import Budget, Metric, Protocol, Spec
+from flowbench.records import Budget, Protocol, Spec
 from flowbench.stages import Stage
 from flowbench.store import Store
 

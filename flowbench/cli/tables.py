@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flowbench.records import Dataset
+from flowbench.entries import Dataset
 
 
 def opened(db: str, asked: Any) -> tuple[Any, Any]:

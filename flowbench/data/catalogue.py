@@ -3,8 +3,9 @@
 from importlib import import_module
 
 from flowbench.data import images, recipes
+from flowbench.entries import Dataset
 from flowbench.hookspecs import hookimpl
-from flowbench.records import Budget, Dataset
+from flowbench.records import Budget
 
 TOY = Budget(steps=4000, batch=256)
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from flowbench.data import recipes
-from flowbench.records import Budget, Dataset, FlowbenchError
+from flowbench.entries import Dataset
+from flowbench.records import Budget, FlowbenchError
 
 BUDGET = Budget(steps=100_000, batch=512)  # what data sets of images cost by default
 SAMPLES = 50_000

@@ -2,9 +2,9 @@
 
 import math
 
+from flowbench.entries import Metric
 from flowbench.hookspecs import hookimpl
 from flowbench.metrics import images
-from flowbench.records import Metric
 
 # Copies are looked for among all training images of a small set; in larger ones, which share of
 # the samples is held against how many rows is a matter of time.

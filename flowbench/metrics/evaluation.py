@@ -11,12 +11,13 @@ from torch import Tensor
 
 from flowbench.checkpoints import file_hash
 from flowbench.data.base import Data, quantise, spread
+from flowbench.entries import Metric
 from flowbench.metrics import classifier
 from flowbench.metrics.extractors import Extractor, Features, extract, load
 from flowbench.metrics.manifold import Manifold, manifold
 from flowbench.metrics.reference_files import DIMS, read
 from flowbench.metrics.references import Reference, build
-from flowbench.records import FlowbenchError, Metric
+from flowbench.records import FlowbenchError
 from flowbench.training import Progress, ignore
 
 REFERENCE_ROWS = 50_000

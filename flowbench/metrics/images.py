@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from flowbench.records import Metric
+from flowbench.entries import Metric
 
 LEAST = 32  # pixels of a side
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from flowbench.data.base import scattered
+from flowbench.entries import Metric
 from flowbench.metrics.evaluation import Evaluation
 from flowbench.metrics.extractors import Features
 from flowbench.metrics.statistics import Statistics
-from flowbench.records import Metric
 
 
 def takes(metric: Metric) -> bool:

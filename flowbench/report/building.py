@@ -6,7 +6,7 @@ from typing import Any
 
 from flowbench.comparison.published import Published
 from flowbench.comparison.view import Group, Section, View
-from flowbench.records import Dataset
+from flowbench.entries import Dataset
 from flowbench.report import failures, reproduction, sections
 from flowbench.report.document import Block, Chart, Details, Document, Picture
 from flowbench.report.layout import Table

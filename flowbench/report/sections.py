@@ -6,7 +6,8 @@ from dataclasses import replace
 from flowbench.command_line import command
 from flowbench.comparison.naming import TRAITS, named
 from flowbench.comparison.view import Cell, Group, Section
-from flowbench.records import RUN_LEVEL, Dataset
+from flowbench.entries import Dataset
+from flowbench.records import RUN_LEVEL
 from flowbench.report.layout import MISSING, Table, Text, heading, number
 from flowbench.report.remarks import has_floors, remarks
 

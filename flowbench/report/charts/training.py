@@ -10,11 +10,11 @@ import altair as alt
 
 from flowbench import training_log
 from flowbench.comparison.view import Section
+from flowbench.events import Point
 from flowbench.report import files
 from flowbench.report.charts import axes, style, words
 from flowbench.report.document import Chart
 from flowbench.report.layout import plain
-from flowbench.training_log import Point
 
 WIDTH, HEIGHT, COLUMNS = 150, 100, 2  # pixels of a panel, and how many stand side by side
 POINTS = 50  # of a line; more are averaged
