@@ -32,6 +32,9 @@ def command(
         words += ["--sample-seed", str(stream)]
     if spec.setting and "preset" not in spec.changed:  # some sets have one of their name
         words += ["--preset", "none"]
+    place = spec.version.partition(", git ")[0]
+    if place.endswith(".py"):  # a loose file, as the user named it
+        words += ["--plugin", place]
     for name, value in sorted(spec.changed.items()):
         text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         if name in OF_THE_RUN:

@@ -35,6 +35,7 @@ def dataset(name: str, root: Path | None = None) -> Dataset:
     """
     known = plugins.datasets()
     if name in known:
+        plugins.refuse_clash("datasets", name)
         return known[name]
     path = images.find(name, root)
     if path is None:

@@ -31,6 +31,7 @@ class Metric:
     extractor: str = ""
     needs: str = ""
     least: int = 2
+    code: str = ""  # the hash of a third party's code, filled in by flowbench
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from flowbench import git
 from flowbench.records import FlowbenchError
 
 
@@ -65,15 +65,6 @@ def packages() -> dict[str, str]:
     return dict(sorted((name, version) for name, version in found.items() if name))
 
 
-@cache
 def git_state() -> str | None:
     """Commit of the checkout that flowbench runs from, with `-dirty` if it was changed."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    return git.state(Path(__file__))

@@ -28,6 +28,7 @@ from flowbench.protocol import (
     likelihood_rows,
     metrics_for,
 )
+from flowbench.protocol import facts as metric_facts
 from flowbench.records import RUN_LEVEL, Artifact, Diverged, RunFailed, Score
 from flowbench.sampling import Sampler
 from flowbench.training import Bill, total
@@ -141,8 +142,7 @@ class Examination:
         finite = bool(evaluation.samples.isfinite().all())
         for metric in self.metrics:
             if (subject, metric.name, nfe, n) in self.todo:
-                against = evaluation.against
-                known = against.facts(metric, evaluation.data) if metric.extractor else {}
+                known = metric_facts(metric, evaluation.against, self.plan)
                 yield Score(
                     name=metric.name,
                     value=float(metric.score(evaluation)) if finite else math.nan,

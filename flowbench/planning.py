@@ -119,7 +119,6 @@ def _spec(
     asked: dict[str, Any],
 ) -> Spec:
     chosen = options.values(method)
-    point = plugins.methods().get(request.method)
     return Spec(
         method=request.method,
         dataset=data.name,
@@ -129,7 +128,7 @@ def _spec(
         changed=_changed(request, method, asked),
         data=data.sha256,
         code=plugins.code_hash(type(method)),
-        version=plugins.origin(point) if point else "",
+        version=plugins.version(request.method),
         setting=chosen_setting,
     )
 

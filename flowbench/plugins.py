@@ -1,118 +1,115 @@
-"""Find plugins without importing more than was asked for, and give each run its own manager."""
+"""What plugins offer, by name: nothing more is imported than was asked for.
 
-import ast
-import dataclasses
-import hashlib
-import importlib.util
+How they are found is the business of `flowbench.discovery`.
+"""
+
 import inspect
-from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from flowbench import hookspecs, options
-from flowbench.entries import Dataset, Metric
+from flowbench.discovery import Plugin, catalogues, classes, everything, provenance
+from flowbench.entries import Dataset, Metric, ReportFormat
 from flowbench.records import FlowbenchError
 
-METHODS = "flowbench.methods"
-EXTENSIONS = "flowbench.extensions"
+code_hash = provenance.code_hash
 
 
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A plugin that cannot be used, and why."""
-
-    name: str
-    group: str
-    distribution: str
-    why: str
+def methods() -> dict[str, Plugin]:
+    """Every method by name, without importing any; the first of two that share one."""
+    return {name: claims[0] for name, claims in sorted(claimed("method").items())}
 
 
-def methods() -> dict[str, EntryPoint]:
-    """Every installed method by name, without importing any; the first of two that share one."""
-    return {name: points[0] for name, points in sorted(_claims().items())}
-
-
-def clashes() -> list[Failure]:
-    """The names that several distributions claim, with all of them."""
-    return [
-        Failure(name, METHODS, _origins(points), "several claim this name")
-        for name, points in _claims().items()
-        if len(points) > 1
-    ]
-
-
-def _claims() -> dict[str, list[EntryPoint]]:
-    """Entry points by method name; one that is found twice in the same place counts once."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=METHODS):
-        points = found.setdefault(point.name, [])
-        if (origin(point), point.value) not in [(origin(p), p.value) for p in points]:
-            points.append(point)
+def claimed(kind: Any) -> dict[str, list[Plugin]]:
+    """Those that claim a name, by name; disabled ones have no claim."""
+    found: dict[str, list[Plugin]] = {}
+    for plugin in everything(kind):
+        if not plugin.disabled:
+            found.setdefault(plugin.name, []).append(plugin)
     return found
 
 
-def origin(point: EntryPoint) -> str:
-    """The distribution and version that an entry point came from, such as `flowbench 0.1.0`."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+def find(kind: Any, name: str) -> Plugin:
+    """The plugin of this name; raises FlowbenchError where there is none, or more than one."""
+    claims = claimed(kind)
+    if name not in claims:
+        raise FlowbenchError(f"{_unknown(kind, name, claims)}{_unread()}")
+    first, *others = claims[name]
+    if others:
+        raise FlowbenchError(clash(f"{kind}s", name, [first, *others]))
+    return first
 
 
-def _origins(points: list[EntryPoint]) -> str:
-    return " and ".join(map(origin, points))
+def _unknown(kind: Any, name: str, names: Iterable[str]) -> str:
+    """That there is no such name, with the state of one that is disabled."""
+    for plugin in everything(kind):
+        if plugin.name == name:
+            return f"{kind} {name} from {plugin.origin} is disabled in this folder or environment"
+    return f"no {kind} {name!r}: {options.hint(name, sorted(names))}"
+
+
+def _unread() -> str:
+    """The loose files that cannot be read, in which the name may stand."""
+    broken = [f"{p.origin}: {p.problem}" for p in everything() if p.loose and p.problem]
+    return f" ({'; '.join(broken)})" if broken else ""
+
+
+def clash(what: str, name: str, plugins: Iterable[Plugin]) -> str:
+    """That several claim one name, with the cure."""
+    several = list(plugins)
+    both = " and ".join(plugin.origin for plugin in several)
+    return (
+        f"two {what} are called {name}: in {both}; rename one, or leave one out:"
+        f" FLOWBENCH_DISABLED={several[-1].address}"
+    )
+
+
+def origin(plugin: Plugin) -> str:
+    """The distribution and version that a plugin came from, such as `flowbench 0.1.0`."""
+    return plugin.origin
+
+
+def version(method: str) -> str:
+    """Where a method came from, with version and commit, as results have it; nothing if unknown."""
+    found = methods().get(method)
+    return provenance.version(found) if found else ""
 
 
 def method_class(name: str) -> type:
     """The class of the method called `name`.
 
-    Raises FlowbenchError if it cannot be imported, or if two distributions have one of that name.
+    Raises FlowbenchError if it cannot be used, or if two plugins have one of that name.
     """
-    claims = _claims()
-    point, *others = claims[options.choose("method", name, sorted(claims))]
-    if others:
-        both = _origins([point, *others])
-        raise FlowbenchError(f"two methods are called {name}: in {both}; remove one")
-    try:
-        cls = point.load()
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise FlowbenchError(
-            f"method {name} from {origin(point)} cannot be imported: {reason}"
-        ) from error
-    if not (inspect.isclass(cls) and dataclasses.is_dataclass(cls)):
-        raise FlowbenchError(f"method {name} from {origin(point)} is not a frozen dataclass")
-    return cls
+    return classes.checked(find("method", name))
 
 
 def method(name: str, words: Mapping[str, Any]) -> Any:
     """An instance of the method `name`; `words` are its options, typed by a user or values."""
-    cls = method_class(name)
+    return instance(name, method_class(name), words)
+
+
+def observer(name: str, words: Mapping[str, Any]) -> Any:
+    """An instance of the observer `name`, as `--track` asks for it."""
+    return instance(name, classes.checked(find("observer", name)), words)
+
+
+def instance(name: str, cls: type, words: Mapping[str, Any]) -> Any:
+    """An instance with these options; raises FlowbenchError, in one line, for wrong ones."""
     chosen = options.parse(name, cls, words)
     try:
         return cls(**chosen)
-    except (ValueError, TypeError) as error:
+    except FlowbenchError:
+        raise
+    except Exception as error:
         raise FlowbenchError(f"{name} does not take these options: {error}") from error
 
 
-def summary(point: EntryPoint) -> str:
-    """The first line of a method's docstring, read from its source without importing it."""
-    try:
-        tree = ast.parse(_source(point.module).read_text(encoding="utf-8"))
-    except (Exception, SystemExit) as error:  # the package around the module is imported
-        return f"(cannot be read: {error})"
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == point.attr:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
-
-
-def _source(module: str) -> Path:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ImportError(f"no module {module}")
-    return Path(spec.origin)
+def summary(plugin: Plugin) -> str:
+    """The first line of a plugin's docstring, read from its source without importing it."""
+    return f"(cannot be read: {plugin.problem})" if plugin.problem else plugin.summary
 
 
 def description(cls: type) -> str:
@@ -125,84 +122,39 @@ def source(cls: type) -> str:
     return inspect.getdoc(inspect.getmodule(cls)) or ""
 
 
-def code_hash(cls: type) -> str:
-    """SHA-256 over the code of a method, comments and docstrings left out.
+def extensions(hook: str | None = None) -> list[ModuleType]:
+    """Every extension module that can be used, or those that implement `hook`.
 
-    That is its module; for a module inside a package, all of the package, except that the
-    methods which come with flowbench are one file each.
+    What cannot be used is left out with a PluginWarning, which names it and the cure.
     """
-    path = Path(inspect.getfile(cls))
-    package = cls.__module__.partition(".")[0]
-    alone = "." not in cls.__module__ or package == "flowbench_plugins"
-    files = [path] if alone else sorted(path.parent.rglob("*.py"))
-    hasher = hashlib.sha256()
-    for file in files:
-        hasher.update(_bare(ast.parse(file.read_text(encoding="utf-8"))).encode())
-    return hasher.hexdigest()
-
-
-def _bare(tree: ast.Module) -> str:
-    """The syntax tree as text, without docstrings (comments are never in it)."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                body[0] = ast.Expr(ast.Constant(""))
-    return ast.dump(tree)
-
-
-def extensions() -> tuple[list[ModuleType], list[Failure]]:
-    """Every extension module that can be used, and those that cannot."""
-    found, failures = [], []
-    for point in sorted(entry_points(group=EXTENSIONS), key=lambda point: point.name):
-        try:
-            module = point.load()
-            _check(module)
-            found.append(module)
-        except (Exception, SystemExit) as error:
-            why = f"{type(error).__name__}: {error}"
-            failures.append(Failure(point.name, EXTENSIONS, origin(point), why))
-    return list({module.__name__: module for module in found}.values()), failures
-
-
-def _check(module: ModuleType) -> None:
-    """Raise unless the module's hooks exist and its catalogues hold what they should."""
-    hook = manager(module).hook
-    for entries, kind in ((hook.datasets(), Dataset), (hook.metrics(), Metric)):
-        for entry in (entry for part in entries for entry in part):
-            if not isinstance(entry, kind):
-                raise TypeError(f"{entry!r} is no {kind.__name__}")
-
-
-def broken_methods() -> list[Failure]:
-    """The methods that cannot be imported."""
-    failures = []
-    for name, point in methods().items():
-        try:
-            method_class(name)
-        except FlowbenchError as error:
-            failures.append(Failure(name, METHODS, origin(point), str(error)))
-    return failures
+    return [module for _, module in catalogues.usable(hook)]
 
 
 def datasets() -> dict[str, Dataset]:
     """Every data set by name, in the order of the catalogue."""
-    return _by_name(manager(*extensions()[0]).hook.datasets())
+    return catalogues.first("datasets")
+
+
+def networks() -> dict[str, Any]:
+    """The settings of every large backbone by name."""
+    return catalogues.first("networks")
+
+
+def reports() -> dict[str, ReportFormat]:
+    """Every format of reports by name."""
+    return catalogues.first("reports")
 
 
 def metrics() -> list[Metric]:
-    """Every metric, in the order of the catalogue."""
-    return list(_by_name(manager(*extensions()[0]).hook.metrics()).values())
+    """Every metric, in the order of the catalogue; a third party's carries the hash of its code."""
+    return list(catalogues.first("metrics").values())
 
 
-def _by_name(lists: list[list[Any]]) -> dict[str, Any]:
-    """Entries by name, the first registered of equals; pluggy lists the last registered first."""
-    found: dict[str, Any] = {}
-    for part in reversed(lists):
-        for entry in part:
-            found.setdefault(entry.name, entry)
-    return found
+def refuse_clash(hook: str, name: str) -> None:
+    """Raise FlowbenchError where several extensions have an entry of this name."""
+    claims = [plugin for plugin, _ in catalogues.claims(hook).get(name, [])]
+    if len(claims) > 1:
+        raise FlowbenchError(clash(hook, name, claims))
 
 
 def manager(*plugins: Any) -> pluggy.PluginManager:

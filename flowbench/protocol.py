@@ -45,13 +45,19 @@ def missing(
     than would be used today is missing.
     """
     against = against_for(plan, setup)
-    today = {m.name: against.facts(m, plan.data) for m in metrics_for(plan, setup) if m.extractor}
+    today = {m.name: facts(m, against, plan) for m in metrics_for(plan, setup)}
     current = {
         key
         for key, stored in done.items()
         if all(stored.get(name) == value for name, value in today.get(key[1], {}).items())
     }
     return expected - current
+
+
+def facts(metric: Metric, against: Against, plan: Plan) -> dict[str, Any]:
+    """What decides a metric's value beside what it says itself: extractor, reference, code."""
+    known = against.facts(metric, plan.data) if metric.extractor else {}
+    return known | ({"metric_code": metric.code} if metric.code else {})
 
 
 def floor_rows(plan: Plan) -> int:

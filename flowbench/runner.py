@@ -23,7 +23,7 @@ from flowbench.training import Bill, Run, total
 
 def hooks(plan: Plan) -> Any:
     """The hooks of one run: extensions, the method, and the meters outermost."""
-    return plugins.manager(*plugins.extensions()[0], plan.method, meters).hook
+    return plugins.manager(*plugins.extensions(), plan.method, meters).hook
 
 
 def expected(plan: Plan, setup: Setup) -> set[Key]:

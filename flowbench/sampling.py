@@ -107,7 +107,10 @@ class Sampler:
             )
             if nfe != ADAPTIVE and spent != nfe:
                 method = self.plan.spec.method
-                raise RunFailed(f"{method} spent {spent:g} evaluations where {nfe} were asked for")
+                raise RunFailed(
+                    f"{method} spent {spent:g} evaluations where {nfe} were asked for: see"
+                    f" flowbench check {method}"
+                )
         return torch.cat(parts), counted
 
     def _try(self, indices: range, nfe: int) -> tuple[Tensor, float] | None:
@@ -138,7 +141,7 @@ class Sampler:
         if samples.shape != noise.shape:
             raise RunFailed(
                 f"samples of {self.plan.spec.method} are {tuple(samples.shape)},"
-                f" noise is {tuple(noise.shape)}"
+                f" noise is {tuple(noise.shape)}: they must be alike"
             )
         return samples.float(), meter["nfe"]
 

@@ -18,6 +18,8 @@ def database(tmp_path, monkeypatch):
     for name in ("FLOWBENCH_DATA", *(f"FLOWBENCH_{network}" for network in networks)):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("FLOWBENCH_RUNS", raising=False)
+    for name in ("FLOWBENCH_PLUGINS", "FLOWBENCH_DISABLED"):
+        monkeypatch.setenv(name, "")
     return path
 
 

@@ -11,6 +11,7 @@ from keyword import iskeyword
 
 import click
 
+from flowbench.cli import doors
 from flowbench.records import FlowbenchError, visible
 
 COMMANDS = {
@@ -28,6 +29,7 @@ COMMANDS = {
     "methods": "lists",
     "datasets": "lists",
     "networks": "lists",
+    "plugins": "plugins",
     "data": "data",
     "ref": "ref",
     "weights": "weights",
@@ -90,7 +92,7 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         function = f"{name}_" if iskeyword(name) else name
-        return getattr(import_module(f"flowbench.cli.{COMMANDS[name]}"), function)
+        return doors.add(getattr(import_module(f"flowbench.cli.{COMMANDS[name]}"), function))
 
     def make_context(self, *args, **given) -> click.Context:
         with _room():  # --help prints here
@@ -98,7 +100,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _room():
+            with _room(), doors.told():
                 result = super().invoke(ctx)
                 sys.stdout.flush()
         except FlowbenchError as error:

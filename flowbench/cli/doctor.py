@@ -59,19 +59,17 @@ def _data(root) -> int:
 
 
 def _plugins() -> int:
-    from flowbench import plugins
+    from flowbench.discovery import listing
 
-    failures = plugins.broken_methods() + plugins.extensions()[1]
-    failures += [
-        clash for clash in plugins.clashes() if clash.name not in {f.name for f in failures}
-    ]
-    names = {failure.name for failure in failures}
+    rows = listing.rows()
     click.echo("methods:")
-    for name, point in plugins.methods().items():
-        click.echo(f"  {name}: {'broken' if name in names else 'ok'} [{plugins.origin(point)}]")
-    for failure in failures:
-        click.echo(f"broken plugin {failure.name} [{failure.distribution}]: {failure.why}")
-    return len(failures)
+    for row in rows:
+        if row.kind == "method":
+            click.echo(f"  {row.name}: {row.state} [{row.plugin.origin}]")
+    bad = [row for row in rows if row.state not in ("ok", "disabled")]
+    for row in bad:
+        click.echo(f"{row.state} plugin {row.name} [{row.plugin.origin}]: {row.why}")
+    return len(bad)
 
 
 def _database(db: str) -> int:
