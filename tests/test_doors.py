@@ -250,3 +250,17 @@ def test_finding_a_name_that_is_not_there_mentions_files_that_cannot_be_read(her
     monkeypatch.setenv("FLOWBENCH_PLUGINS", "idea.py")
     with pytest.raises(FlowbenchError, match=r"no method 'my-idea'.*idea.py: SyntaxError.*line 1"):
         plugins.method("my-idea", {})
+
+
+def test_workers_of_a_suite_go_through_the_same_door(here, flowbench):
+    (here / "idea.py").write_text(GOOD)
+    (here / "suite.toml").write_text(
+        '[suite]\ntitle = "Mine"\ndataset = "moons"\nnfe = [1]\nsteps = 4\nbatch = 8\n'
+        'samples = 20\nseeds = [0]\n\n[[method]]\nlabel = "mine"\nmethod = "my-idea"\n'
+    )
+    code, output = flowbench("run", "--suite", "suite.toml", "--plugin", "idea.py", "--quiet")
+    assert code == 0, output
+    code, output = flowbench("compare", "--suite", "suite.toml", "--plugin", "idea.py")
+    assert code == 0 and "mine" in output, output
+    code, output = flowbench("run", "--suite", "suite.toml", "--quiet")
+    assert code == 2 and "no method 'my-idea'" in output
