@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowbench import imports
+from flowbench import imports, plugins
 from flowbench.checkpoints import file_hash, read_facts, read_tensors
 from flowbench.data.base import Data
 from flowbench.nets import settings
@@ -40,7 +40,7 @@ class NetworkFile:
     def network(self) -> Any:
         """The settings of its backbone, or None for small data."""
         known = self.setting.get("network")
-        return settings.from_json(known) if known else None
+        return settings.from_json(known, plugins.networks()) if known else None
 
     @property
     def unlabelled(self) -> bool:

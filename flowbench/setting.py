@@ -8,16 +8,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from flowbench import augment, optimizers, options
+from flowbench import augment, optimizers, options, plugins
 from flowbench.data.base import Data
 from flowbench.entries import Dataset
-from flowbench.nets import backbone, settings
+from flowbench.nets import settings
+from flowbench.nets.network import SMALL, Network
 from flowbench.records import FlowbenchError
 
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 SIGMA_DATA = 0.5  # EDM's, for all images
 WORDS = ("network", "precision", "augment", "unconditional", "optimizer")  # what a user may choose
-SMALL = "small"  # the word for the backbone of small data
+HASH = 16  # digits of a hash in words that tell runs apart
 LARGE = 32  # the side from which images get EDM's backbones
 
 
@@ -43,7 +44,7 @@ def resolve(
     augmented = augment.parse(augmentation or "none")
     moved = optimizers.parse(optimizer or optimizers.DEFAULT.name)
     parts = {
-        "network": chosen and settings.to_json(chosen),
+        "network": chosen and described(chosen),
         "augment": augmented and augmented.word,
         "unconditional": unconditional and bool(data.classes),
         "optimizer": options.to_word(moved) if moved != optimizers.DEFAULT else None,
@@ -52,14 +53,32 @@ def resolve(
     return setting, _asked(setting, network, precision)
 
 
+def described(network: Network) -> dict[str, Any]:
+    """The settings of a backbone as a run keeps them: those of a third party's with its code.
+
+    It decides what is trained as much as the settings do.
+    """
+    known = settings.to_json(network)
+    if type(network) in settings.NETWORKS.values():
+        return known
+    return known | {settings.CODE: plugins.code_hash(type(network))[:HASH]}
+
+
 def _backbone(data: Data, entry: Dataset, word: str | None, like: Any, student: bool) -> Any:
     """The settings of the backbone, None for the small networks."""
     name = word or default_network(entry, data)
-    chosen = settings.parse(name) if name != SMALL else None
-    chosen = like if like is not None and word is None else chosen
-    if student and chosen is not None and "dropout" not in (word or ""):
-        chosen = dataclasses.replace(chosen, dropout=0.0)
-    return chosen
+    chosen: Any = _parsed(name) if like is None or word is not None else like
+    if chosen is None or not student or not _sets(chosen, "dropout") or "dropout" in (word or ""):
+        return chosen
+    return dataclasses.replace(chosen, dropout=0.0)
+
+
+def _parsed(word: str) -> Network | None:
+    """The settings that a word says; raises FlowbenchError for what no plugin offers."""
+    if word == SMALL:
+        return None
+    plugins.refuse_clash("networks", word.partition(",")[0])
+    return settings.parse(word, plugins.networks())
 
 
 def _asked(
@@ -89,20 +108,26 @@ def _precise(chosen: Any, precision: str | None) -> Any:
             f"--precision {precision} goes with a large backbone, such as --network ddpmpp: take"
             " fp32"
         )
-    return dataclasses.replace(chosen, precision=PRECISIONS.get(precision, precision))
+    wanted = PRECISIONS.get(precision, precision)
+    if _sets(chosen, "precision"):
+        return dataclasses.replace(chosen, precision=wanted)
+    if wanted != chosen.precision:
+        raise FlowbenchError(f"network {chosen.name} computes in float32: take --precision fp32")
+    return chosen
+
+
+def _sets(network: Network, field: str) -> bool:
+    """Whether a backbone has this setting."""
+    return field in {own.name for own in dataclasses.fields(network)}
 
 
 def dress(data: Data, setting: Mapping[str, Any], std: float | None = None) -> Data:
     """The data as a run with this setting sees them; raises FlowbenchError for backbones that
     the data do not fit.
 
-    Large backbones take EDM's standard deviation of data, 0.5, as published weights do.
+    Backbones for images take EDM's standard deviation of data, 0.5, as published weights do.
     """
-    network = settings.from_json(setting["network"]) if "network" in setting else None
-    if network is not None and data.kind != "image":
-        raise FlowbenchError(f"--network {settings.word(network)} takes images, not vectors")
-    if network is not None:
-        backbone.check(network, data.shape)
+    network = _fitting(setting.get("network"), data)
     augmented = augment.parse(setting.get("augment", "none"))
     if augmented is not None and data.kind != "image":
         raise FlowbenchError("--augment takes images, and these data are vectors")
@@ -117,5 +142,17 @@ def dress(data: Data, setting: Mapping[str, Any], std: float | None = None) -> D
         train = dataclasses.replace(train, labels=None)
     if network is None:
         return dataclasses.replace(data, train=train, classes=classes)
-    std = SIGMA_DATA if std is None else std
+    usual = SIGMA_DATA if data.kind == "image" else data.std
+    std = usual if std is None else std
     return dataclasses.replace(data, train=train, classes=classes, network=network, std=std)
+
+
+def _fitting(known: Mapping[str, Any] | None, data: Data) -> Network | None:
+    """The settings of the backbone, if there is one; raises FlowbenchError where it fits not."""
+    if known is None:
+        return None
+    network = settings.from_json(known, plugins.networks())
+    if data.kind != "image" and not network.vectors:
+        raise FlowbenchError(f"--network {settings.word(network)} takes images, not vectors")
+    network.check(data.shape)
+    return network

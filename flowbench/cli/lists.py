@@ -104,20 +104,27 @@ def datasets(name, data_root) -> None:
 @click.command()
 @click.argument("word", required=False, metavar="[WORD]")
 def networks(word) -> None:
-    """List the large backbones, or describe one, such as `ddpmpp` or `adm,channels=64`.
+    """List the backbones, or describe one, such as `ddpmpp` or `adm,channels=64`.
 
     `run --network WORD` gives one to every method; `small` is the network of small data.
     """
-    from flowbench import options
+    from flowbench import options, plugins
+    from flowbench.discovery import catalogues
     from flowbench.nets import settings
 
+    claims = catalogues.claims("networks")
     if word is None:
-        for name, cls in settings.NETWORKS.items():
-            click.echo(f"{name:8s} {cls.__doc__}")
+        for name, [(plugin, cls), *_] in claims.items():
+            summary = plugins.description(cls).partition("\n")[0]
+            click.echo(f"{name:8s} {summary}  [{plugin.origin}]")
         return
-    chosen = settings.parse(word)
-    click.echo(f"{word}\n\nSettings (NAME,setting=value,...; a list as 1-2-2):")
+    chosen = settings.parse(word, {name: cls for name, [(_, cls), *_] in claims.items()})
+    plugin = claims[chosen.name][0][0]
+    click.echo(f"{word}: {plugins.description(type(chosen))}\n[{plugin.origin}]")
+    click.echo("\nSettings (NAME,setting=value,...; a list as 1-2-2):")
     for option in options.describe(type(chosen)):
         value = getattr(chosen, option.name)
         text = "-".join(map(str, value)) if isinstance(value, tuple) else value
         click.echo(f"  {option.name} = {text}  ({option.type.replace('commas', 'dashes')})")
+        if option.help:
+            click.echo(f"      {option.help}")

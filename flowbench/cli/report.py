@@ -1,5 +1,6 @@
 """`flowbench report`: the leaderboard, printed or as a file that people publish."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,29 @@ import click
 from flowbench.cli import filters, tables, words
 from flowbench.records import FlowbenchError
 
-FORMATS = ("table", "md", "latex", "csv", "json", "html")
-ENDINGS = {
-    **{".md": "md", ".tex": "latex", ".csv": "csv", ".json": "json"},
-    **{".html": "html", ".htm": "html", ".txt": "table"},
-}
+BUILT_IN = "[table|md|latex|csv|json|html|...]"
 STANDARD = Path("-")  # the standard output
+
+
+class Format(click.ParamType):
+    """The name of a format; which there are is asked when one is given, and not for --help."""
+
+    name = "format"
+
+    def convert(self, value, param, ctx) -> str:
+        from flowbench import plugins
+
+        known = plugins.reports()
+        if value not in known:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, known))}.", param, ctx)
+        return value
+
+    def shell_complete(self, ctx, param, incomplete):
+        from click.shell_completion import CompletionItem
+
+        from flowbench import plugins
+
+        return [CompletionItem(name) for name in plugins.reports() if name.startswith(incomplete)]
 
 
 @click.command()
@@ -21,8 +39,9 @@ STANDARD = Path("-")  # the standard output
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
-    help="[default: by the ending of --output, or else table]",
+    type=Format(),
+    metavar=BUILT_IN,
+    help="Or that of a plugin.  [default: by the ending of --output, or else table]",
 )
 @click.option(
     "-o",
@@ -40,23 +59,25 @@ def report(asked, form, output, no_pictures, folder, data_root, db) -> None:
 
     As html: one page with charts, samples and trajectories that needs no network.
     """
+    from flowbench.report import rendering, request
+
     output = None if output == STANDARD else output
     form = _form(form, output)
     store, found = tables.opened(db, asked)
-    if form == "table" and output is None:
-        from flowbench.report import building, terminal
 
-        terminal.show(building.tables(_document(store, found)))
-        return
-    if form == "html":
+    def compose(figures: bool) -> Any:
+        if not figures:
+            return _document(store, found)
         place = words.runs_folder(db, folder), data_root
-        content = _page(store, found, *place, not no_pictures)
+        return _illustrated(store, found, *place, not no_pictures)
+
+    given = request.Report(found, compose)
+    if form == "table" and output is None:
+        from flowbench.report import terminal
+
+        terminal.show(given.tables())  # as wide as the terminal is
     else:
-        content = _text(store, found, form)
-    if output is None:
-        click.echo(content, nl=False)
-    else:
-        _write(output, content)
+        _deliver(output, form, rendering.content(form, given))
 
 
 def _form(form: str | None, output: Path | None) -> str:
@@ -65,10 +86,11 @@ def _form(form: str | None, output: Path | None) -> str:
         return form or "table"
     if not output.name:
         raise FlowbenchError("--output needs the name of a file")
-    found = form or ENDINGS.get(output.suffix.lower())
-    if found is None:
-        raise FlowbenchError(f"{output} ends in none of {', '.join(ENDINGS)}: add --format")
-    return found
+    if form:
+        return form
+    from flowbench.report import rendering
+
+    return rendering.by_ending(output)
 
 
 def _document(store: Any, found: Any, **drawn: Any) -> Any:
@@ -79,36 +101,37 @@ def _document(store: Any, found: Any, **drawn: Any) -> Any:
     return building.document(found, store.environments(), tables.catalogues(), rows, **drawn)
 
 
-def _text(store: Any, found: Any, form: str) -> str:
-    """The leaderboard in one of the formats without pictures."""
-    from flowbench.report import building, latex, terminal, text
-
-    if form == "csv":
-        return text.as_csv(found.sections, found.failed)
-    if form == "json":
-        return text.as_json(found)
-    render = {"md": text.markdown, "latex": latex.latex, "table": terminal.plain}[form]
-    return render(building.tables(_document(store, found)))
-
-
-def _page(store: Any, found: Any, folder: Path, data_root: Path | None, pictures: bool) -> str:
-    """The page with its charts and pictures."""
+def _illustrated(
+    store: Any, found: Any, folder: Path, data_root: Path | None, pictures: bool
+) -> Any:
+    """The document with its charts and pictures."""
     from flowbench.cli import figures
-    from flowbench.report.charts import export
-    from flowbench.report.page import page
 
     with figures.watcher(len(found.sections)) as watch:
         drawn = figures.Figures(store, found, folder, data_root, pictures, watch)
-        document = _document(store, found, charts=drawn.charts, pictures=drawn.pictures)
-    return page.html(document, export.svg)
+        return _document(store, found, charts=drawn.charts, pictures=drawn.pictures)
 
 
-def _write(output: Path, content: str) -> None:
+def _deliver(output: Path | None, form: str, content: str | bytes) -> None:
+    """Write to the file, or print; raises FlowbenchError for bytes that a terminal would get."""
+    if output is not None:
+        _write(output, content)
+    elif isinstance(content, bytes) and _is_terminal():
+        raise FlowbenchError(f"--format {form} makes no text: name a file with --output")
+    else:
+        click.echo(content, nl=False)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _write(output: Path, content: str | bytes) -> None:
     from flowbench.checkpoints import write
 
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write(output, content.encode())
+        write(output, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise FlowbenchError(f"{output} cannot be written: {error.strerror}") from error
     click.echo(f"wrote {output}", err=True)

@@ -17,7 +17,8 @@ OWN = "flowbench"  # the distribution whose entries come first
 
 
 def _is_network(entry: Any) -> bool:
-    return inspect.isclass(entry) and dataclasses.is_dataclass(entry) and hasattr(entry, "build")
+    named = isinstance(getattr(entry, "name", None), str) and hasattr(entry, "build")
+    return named and inspect.isclass(entry) and dataclasses.is_dataclass(entry)
 
 
 CATALOGUES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what a hook may give

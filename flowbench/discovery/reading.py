@@ -55,13 +55,16 @@ def locate(module: str) -> Path | None:
 
 
 def classes(tree: ast.Module) -> list[Described]:
-    """Every public dataclass that implements hooks, or that names itself and inherits them."""
-    found = []
+    """Every public dataclass that implements hooks, or that names itself and inherits them.
+
+    A class with a name in a file that adds networks is taken for the settings of one.
+    """
+    found, networks = [], "networks" in _implemented(tree.body)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and _is_data(node):
             named = _constant(node.body, "name")
             hooks = frozenset(_implemented(node.body))
-            if hooks or (isinstance(named, str) and node.bases):
+            if hooks or (isinstance(named, str) and node.bases and not networks):
                 found.append(_described(tree, node, named if isinstance(named, str) else "", hooks))
     return found
 

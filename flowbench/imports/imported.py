@@ -28,7 +28,7 @@ class Imported:
 
     form: Form
     method: str
-    network: settings.Settings
+    network: settings.Network
     shape: tuple[int, int, int]
     classes: int
     tensors: Mapping[str, Tensor]

@@ -1,15 +1,21 @@
-"""What a user may choose about a large backbone, as frozen values; nothing here is a network."""
+"""The settings of the U-Nets, and settings of any network as words and JSON."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowbench import options
+from flowbench.nets.network import CODE, Network, Precision
 from flowbench.records import FlowbenchError
 
-Precision = Literal["float32", "bfloat16", "float16"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CODE", "NETWORKS", "Network", "Precision", "Settings", "from_json", "parse", "to_json"]
+__all__ += ["ADM", "DDPMpp", "NCSNpp", "OpenAI", "groups", "heads", "word"]
+
 HEAD = 64  # channels of one head of ADM's attention
 AUGMENT_PARAMETERS = 9  # how EDM's pipeline describes what it did to an image (appendix F.2)
 
@@ -25,16 +31,14 @@ def heads(width: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What all large backbones share; raises FlowbenchError for what cannot be built.
+class Settings(Network):
+    """What the U-Nets share.
 
     `mult` has one factor of `channels` for each resolution, from the top, and `attention` names
     the resolutions (sides in pixels) whose blocks attend. `augment` is 9 for a network that is
     told how its images were augmented, else 0. `time_scale` multiplies t before the embedding.
     """
 
-    name: ClassVar[str]
-    channels: int = 128
     mult: tuple[int, ...] = (2, 2, 2)
     blocks: int = 4
     attention: tuple[int, ...] = (16,)
@@ -50,13 +54,7 @@ class Settings:
         self._require(self.augment in (0, AUGMENT_PARAMETERS), "takes augment=0 or augment=9")
         scale = self.time_scale
         self._require(math.isfinite(scale) and scale > 0, "needs a finite time_scale above 0")
-        if not self.fits(self.channels):
-            problem = f"cannot split its channels evenly with channels={self.channels}"
-            raise FlowbenchError(f"network {self.name} {problem}: type channels={self._nearest()}")
-
-    def _require(self, condition: bool, problem: str) -> None:
-        if not condition:
-            raise FlowbenchError(f"network {self.name} {problem}, not {word(self)}")
+        super().__post_init__()
 
     def fits(self, channels: int) -> bool:
         """Whether each normalisation of a network of this width has groups of equal size."""
@@ -68,10 +66,21 @@ class Settings:
         joined = [a + b for a, b in pairwise(levels)]
         return {*levels, *joined, *(2 * level for level in levels[1:])}
 
-    def _nearest(self) -> int:
-        """The width nearest to `channels` that can be built; multiples of 64 always can."""
-        near = range(max(4, self.channels - 64), self.channels + 65)
-        return min(filter(self.fits, near), key=lambda width: abs(width - self.channels))
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise FlowbenchError for images that the network cannot halve."""
+        side, unit = shape[-1], 2 ** (len(self.mult) - 1)
+        if len(shape) != 3 or shape[1] != side or side % unit:
+            size = "x".join(map(str, shape))
+            raise FlowbenchError(
+                f"network {self.name} needs square images whose side is a multiple of {unit}, "
+                f"not {size}: shorten mult or take another network"
+            )
+
+    def build(self, shape: Sequence[int], classes: int, times: int) -> "nn.Module":
+        """EDM's encoder and decoder of Song et al., DDPM++ or NCSN++."""
+        from flowbench.nets.song import SongUNet
+
+        return SongUNet(self, shape, classes, times)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +114,12 @@ class ADM(Settings):
         whole = all(channels * factor % heads(channels * factor) == 0 for factor in self.mult)
         return whole and super().fits(channels)
 
+    def build(self, shape: Sequence[int], classes: int, times: int) -> "nn.Module":
+        """EDM's network of Dhariwal and Nichol."""
+        from flowbench.nets.dhariwal import DhariwalUNet
+
+        return DhariwalUNet(self, shape, classes, times)
+
 
 @dataclasses.dataclass(frozen=True)
 class OpenAI(Settings):
@@ -132,31 +147,44 @@ class OpenAI(Settings):
         """Whether the 32 groups that every normalisation has are of equal size."""
         return channels % 32 == 0
 
+    def build(self, shape: Sequence[int], classes: int, times: int) -> "nn.Module":
+        """The U-Net of guided-diffusion."""
+        from flowbench.nets.guided import GuidedUNet
 
-NETWORKS: dict[str, type[Settings]] = {cls.name: cls for cls in (DDPMpp, NCSNpp, ADM, OpenAI)}
+        return GuidedUNet(self, shape, classes, times)
 
 
-def parse(word: str) -> Settings:
+Known = Mapping[str, type[Network]]
+# Those of published checkpoints; a run takes every plugin's.
+NETWORKS: Known = {cls.name: cls for cls in (DDPMpp, NCSNpp, ADM, OpenAI)}
+
+
+def parse(word: str, known: Known = NETWORKS) -> Network:
     """Settings from a word: "ddpmpp", or "adm,channels=64,mult=1-2" with what differs.
 
-    Raises FlowbenchError for a name or value that does not exist.
+    Raises FlowbenchError for a name that is not among the `known`, or a value that does not exist.
     """
-    return options.parse_word("network", word, NETWORKS)
+    return options.parse_word("network", word, known)
 
 
-def word(settings: Settings) -> str:
+def word(settings: Network) -> str:
     """The shortest word that `parse` reads as these settings."""
     return options.to_word(settings)
 
 
-def to_json(settings: Settings) -> dict[str, Any]:
+def to_json(settings: Network) -> dict[str, Any]:
     """All settings as JSON knows them, with the network's name under "name"."""
     return {"name": settings.name, **options.values(settings)}
 
 
-def from_json(values: Mapping[str, Any]) -> Settings:
-    """Settings from what `to_json` wrote; raises FlowbenchError for anything else."""
+def from_json(values: Mapping[str, Any], known: Known = NETWORKS) -> Network:
+    """Settings from what `to_json` wrote; raises FlowbenchError for anything else.
+
+    A third party's network may have its `CODE` there: it is in the key of the run, and of no use
+    here.
+    """
     fields = dict(values)
     name = str(fields.pop("name", None))
-    cls = NETWORKS[options.choose("network", name, NETWORKS)]
+    fields.pop(CODE, None)
+    cls = known[options.choose("network", name, known)]
     return cls(**options.parse(f"network {name}", cls, fields))
