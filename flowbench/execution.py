@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from flowbench import environment, planning, protocol, runner
+from flowbench import blame, environment, observation, planning, protocol, runner
+from flowbench.events import Begun
 from flowbench.planning import Plan, Request, Setup
 from flowbench.records import Artifact, FlowbenchError, Score
 from flowbench.store import Store
@@ -62,12 +63,15 @@ def execute(
     force: bool = False,
     wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    caught: Callable[[Exception], None] = lambda error: None,
 ) -> str:
     """Do what is missing of one run; returns why it failed, or nothing.
 
     `wait` is for another process that works on the same run; without it, that is a failure.
+    `caught` gets the error behind a failure, with its traceback.
     """
     try:
+        observers = observation.asked(setup.track)
         with runner.claim(plan, setup, wait):
             done = {} if force else store.done(plan.spec, plan.protocol.seed)
             todo = protocol.missing(runner.expected(plan, setup), plan, setup, done)
@@ -75,13 +79,37 @@ def execute(
                 return _settled(store, plan, say)
             surroundings = environment.capture(setup.device)
             with store.attempt(plan.spec, surroundings, force) as attempt:
-                for made in runner.run(plan, setup, todo, attempt.generation):
-                    _keep(attempt, made)
-    except FlowbenchError as error:
-        return str(error)
+                past, begun = _past(store, plan, attempt), Begun(attempt.number, attempt.generation)
+                with observation.observed(plan, setup, observers, begun, past) as heard:
+                    _make(plan, heard, todo, attempt)
     except Exception as error:
-        return f"{type(error).__name__}: {error} ({_log(plan, setup)})"
+        caught(error)
+        return _why(error, plan, setup)
     return ""
+
+
+def _past(store: Store, plan: Plan, attempt: Attempt) -> list[Score]:
+    """The scores that earlier attempts at this generation have made."""
+    if attempt.number == 1:
+        return []
+    rows = store.measured(plan.spec.dataset, [plan.spec.method])
+    own = (plan.spec.name, attempt.generation)
+    return [row.score for row in rows if (row.run, row.generation) == own]
+
+
+def _make(plan: Plan, setup: Setup, todo: set[protocol.Key], attempt: Attempt) -> None:
+    with blame.memory(plan):
+        for made in runner.run(plan, setup, todo, attempt.generation):
+            _keep(attempt, made)
+            if isinstance(made, Score):
+                setup.observe(made)
+
+
+def _why(error: Exception, plan: Plan, setup: Setup) -> str:
+    """The error at hand in one line; of one that is not meant for users, the plugin's own line."""
+    if isinstance(error, FlowbenchError):
+        return str(error)
+    return f"{blame.line(error, plan.method)} ({_log(plan, setup)})"
 
 
 def _settled(store: Store, plan: Plan, say: Callable[[str], None]) -> str:

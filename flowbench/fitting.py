@@ -69,7 +69,10 @@ class Step:
         except torch.OutOfMemoryError:
             moved = None  # outside: the error keeps tensors alive
         if moved is None:
-            raise RunFailed(f"{self._place} has no room for the optimiser: take a smaller network")
+            raise RunFailed(
+                f"out of memory: {self._place} has no room for the optimiser:"
+                " take a smaller --network"
+            )
         if moved:
             self.schedule.step()
         return value
@@ -116,7 +119,8 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         if size == 1:
             raise RunFailed(
-                f"{self._place} has no room for a single row: take a smaller network or more memory"
+                f"out of memory: {self._place} has no room for a single row:"
+                " take a smaller --network"
             )
         gc.collect()  # frames of a teacher's hook hold each other, and what the try has used
         self.run.micro_batch = smaller(size)

@@ -17,7 +17,8 @@ class Setup:
     `every` is the time in seconds between checkpoints. `weights` are the files of pretrained
     networks by name, of feature extractors and of losses, `reference` a file of statistics to hold
     features against. `micro_batch` examples go through a training step at once; None: all, or what
-    fits.
+    fits. `track` names observers, such as "tensorboard" or "mlflow,experiment=x"; `observe` hands
+    an event on to those of the attempt at hand.
     """
 
     device: str = "cpu"
@@ -30,6 +31,8 @@ class Setup:
     reference: Path | None = None
     micro_batch: int | None = None
     compile: bool = False
+    track: tuple[str, ...] = ()
+    observe: Callable[[Any], None] = lambda event: None
 
 
 @dataclasses.dataclass(frozen=True)

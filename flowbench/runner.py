@@ -129,6 +129,7 @@ def _run(plan: Plan, setup: Setup, folder: Path) -> Run:
         every=setup.every,
         watch=setup.watch,
         note=setup.note,
+        observe=setup.observe,
         augment=plan.data.train.augment is not None,
         micro_batch=setup.micro_batch,
         compile=setup.compile,
@@ -143,10 +144,14 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
     def watch(progress):
         setup.watch(replace(progress, stage=f"teacher {plan.spec.method}: {progress.stage}"))
 
+    def observe(point):
+        setup.observe(replace(point, stage=f"teacher {plan.spec.method}: {point.stage}"))
+
     def make() -> nn.Module:
         with claim(plan, setup, wait=True):
             try:
-                trained = train(plan, replace(setup, watch=watch), plan.folder(setup))
+                heard = replace(setup, watch=watch, observe=observe)
+                trained = train(plan, heard, plan.folder(setup))
             except Diverged as error:
                 raise Diverged(f"its teacher {plan.spec.variant}: {error}") from error
         student.bill["teacher"] = total(trained.bill)

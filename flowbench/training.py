@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flowbench.average import Average
 from flowbench.checkpoints import load_state, save_state
 from flowbench.data.ahead import drawer
+from flowbench.events import Point
 from flowbench.fitting import fit, random_state, set_random_state
 from flowbench.optimizers import DEFAULT, Optimizer
 from flowbench.records import Budget, Diverged, FlowbenchError, digest
@@ -80,7 +81,8 @@ class Run:
     the network at once (None: the batch, or what fits; see `fitting`), `compile` whether large
     backbones are compiled, `optimizer` what moves the weights, and `weights` the files of the
     frozen networks that losses look through, by name (see `known_weights`). With `prepare_only`,
-    `batches` raises Prepared once its source is prepared.
+    `batches` raises Prepared once its source is prepared. `observe` gets the points of the training
+    curve; what it takes is no time of training.
     """
 
     budget: Budget
@@ -99,6 +101,7 @@ class Run:
     optimizer: Optimizer = DEFAULT
     weights: Mapping[str, Path] = field(default_factory=dict)
     prepare_only: bool = False
+    observe: Callable[[Point], None] = lambda point: None
     losses: Log | None = field(default=None, init=False)  # of the stage at hand
 
     def stage(self, name: str, share: float = 1.0, begin: float = 0.0) -> "Run":
@@ -157,7 +160,8 @@ class Run:
             step += 1
             now = time.monotonic()
             if self.losses is not None:
-                self.losses.mark(step, spent + now - start)
+                heard = self.losses.mark(step, spent + now - start)
+                start, now = start + heard, now + heard
             if now - seen >= TICK or step == steps:
                 seen = now
                 self._show(step, (step - first) / max(now - start, 1e-9))
@@ -190,7 +194,7 @@ class Run:
         """Where the losses of this stage go, from `step` on."""
         if self.folder is None:
             return None
-        log = Log(self.folder, self.name, self.budget)
+        log = Log(self.folder, self.name, self.budget, self.observe)
         log.begin(step, (state or {}).get("losses"))
         return log
 

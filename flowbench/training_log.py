@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,16 +51,29 @@ def _line(point: Point) -> str:
 
 
 class Log:
-    """Writes the points of one stage; losses are added up where they are, on the device."""
+    """Writes the points of one stage; losses are added up where they are, on the device.
 
-    def __init__(self, folder: Path, stage: str, budget: "Budget"):
+    `observe` gets each point, once it is in the file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stage: str,
+        budget: "Budget",
+        observe: Callable[[Point], None] = lambda point: None,
+    ):
         self.path, self.stage, self.budget = folder / FILE, stage, budget
+        self.observe = observe
         self.every = -(-budget.steps // POINTS)
         self.sum: Any = 0.0
         self.count = 0
 
     def begin(self, step: int, state: Mapping[str, Any] | None) -> None:
-        """Go on from a checkpoint at `step`: what was written after it will be written anew."""
+        """Go on from a checkpoint at `step`: what was written after it will be written anew.
+
+        What stays is handed to `observe` again, for those who were not there.
+        """
         if state is not None:
             self.sum, self.count = state["sum"], state["count"]
         if not self.path.exists():
@@ -70,22 +84,28 @@ class Log:
         content = "".join(map(_line, points)).encode()
         if content != self.path.read_bytes():
             write(self.path, content)
+        for point in points:
+            if point.stage == self.stage:
+                self.observe(point)
 
     def add(self, loss: "Tensor") -> None:
         """Count the loss of a step; nothing waits for the device."""
         self.sum = self.sum + loss.double()
         self.count += 1
 
-    def mark(self, step: int, seconds: float) -> None:
-        """Write a point where it is time for one."""
+    def mark(self, step: int, seconds: float) -> float:
+        """Write a point where it is time for one; returns the seconds that observers took."""
         if not self.count or (step % self.every and step < self.budget.steps):
-            return
+            return 0.0
         images, loss = step * self.budget.batch, float(self.sum) / self.count
         point = Point(self.stage, step, images, loss, round(seconds, 3))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(point))
         self.sum, self.count = 0.0, 0
+        start = time.monotonic()
+        self.observe(point)
+        return time.monotonic() - start
 
     @property
     def state(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ LIBRARY = {
     *["noise_levels", "options", "pair_files", "pairs", "solvers", "teacher", "training"],
     *[
         "trajectories",
+        "journal",
+        "trackers",
         "training_log",
         "known_weights",
         "losses",
@@ -24,16 +26,36 @@ LIBRARY = {
 }
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
-    *["plans", "presets", "resolution", "setting", "network_files", "datasets", "planning"],
-    *["sampling", "protocol", "examination", "runner", "comparison", "command_line"],
-    *["suitefile", "suites", "verdicts", "report", "execution", "history", "agenda", "workers"],
-    *["bundle", "explanation", "stages", "reproduction", "notebook"],
+    *[
+        "plans",
+        "observation",
+        "presets",
+        "resolution",
+        "setting",
+        "network_files",
+        "datasets",
+        "planning",
+    ],
+    *["sampling", "protocol", "examination", "runner", "short_run"],
+    *["rehearsal", "smoke", "profiling", "blame", "comparison", "command_line"],
+    *[
+        "suitefile",
+        "suites",
+        "verdicts",
+        "report",
+        "history",
+        "estimate",
+        "execution",
+        "agenda",
+        "workers",
+    ],
+    *["bundle", "explanation", "stages", "reproduction", "notebook", "scaffold", "testing"],
 ]
 FLOORS = [
     {"records", "hookspecs"},
     {"entries", "events", "git"},
     LIBRARY | {"discovery", "plugins", "store"},
-    {*ORDER, "testing"},
+    set(ORDER),
     {"cli"},
 ]
 BESIDE = {("options", "discovery"), ("options", "plugins"), ("discovery", "plugins")}
@@ -41,7 +63,7 @@ FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 ROOMS = {
     "torch": LIBRARY
     | {"sampling", "examination", "runner", "execution", "testing", "network_files"}
-    | {"reproduction"},
+    | {"reproduction", "short_run", "rehearsal", "profiling", "estimate", "observation"},
     "pluggy": {"hookspecs", "plugins"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
@@ -52,16 +74,18 @@ ROOMS = {
     "matplotlib": {"report"},
     "altair": {"report"},
     "vl_convert": {"report"},
-    "jinja2": {"report"},
+    "jinja2": {"report", "scaffold"},
     "markupsafe": {"report"},
     "pandas": {"notebook"},
     "packaging": {"discovery"},
+    "tensorboard": {"trackers"},
+    "wandb": {"trackers"},
+    "mlflow": {"trackers"},
 }
 # Longer than the limit, each with its reason.
 LONG_FUNCTIONS = {
     "metrics": "the catalogue: a list, one entry after another",
     "datasets": "the catalogue: a list, one entry after another",
-    "run": "the command's signature is the list of its options",
     "batches": "the iterator: restore, draw, look and save in one place",
     "fit": "its signature names every setting",
     "sigma_heun": "its signature and the algorithm, as the paper prints it",

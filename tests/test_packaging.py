@@ -33,7 +33,8 @@ def wheel(tmp_path_factory):
 def test_it_has_every_module_and_the_classifier(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for folder, package in (("flowbench", "flowbench"), ("plugins", "flowbench_plugins")):
-        for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).glob("*.toml")]:
+        found = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.j2")]
+        for path in [*found, *(ROOT / folder).glob("*.toml")]:
             assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in inside
     assert "flowbench/metrics/digits.safetensors" in inside and "flowbench/py.typed" in inside
     assert not any(name.startswith(("plugins/", "tests/")) for name in inside)

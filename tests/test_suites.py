@@ -566,7 +566,8 @@ def test_a_suite_from_its_plan_to_its_verdicts(flowbench, failing, database, tmp
     code, output = flowbench("run", "--suite", path, "--jobs", "2")
     assert code == 3 and "Traceback" not in output
     assert "2 of 4 runs failed" in output
-    assert "raise on moons, seed 0: RuntimeError: out of luck (traceback in" in output
+    assert "failed raise on moons, seed 0: failing.py:" in output
+    assert "RuntimeError: out of luck (traceback in" in output
     assert "kill on moons, seed 0: its process was killed by SIGKILL" in output
     assert output.index("done EDM") < output.index("start LMM"), "the teacher is a run of its own"
     query = "select method, outcome from attempts join runs on runs.id = run_id order by 1, 2"
@@ -629,7 +630,7 @@ def test_words_that_go_against_the_file_are_one_line(flowbench, database, tmp_pa
     "words, message",
     [
         ("run --suite /no/such.toml", "the suite /no/such.toml cannot be read"),
-        ("run cfm --dataset moons --dry-run", "belong to --suite"),
+        ("run cfm --dataset moons --token", "belong to --suite"),
         ("run cfm --dataset moons --jobs 2", "belong to --suite"),
         ("run cfm", "Missing option '--dataset'"),
         ("run --dataset moons", "Missing argument 'METHOD'"),

@@ -11,7 +11,7 @@ from flowbench.discovery import doors
 
 # name: (source, what the message says). Those that cannot even be loaded:
 CAGES = {
-    "ImportError": ("import a_package_nobody_has\n" + GOOD, "pip install a_package_nobody_has"),
+    "ImportError": ("import a_package_nobody_has\n" + GOOD, "what has a_package_nobody_has"),
     "SyntaxError": (GOOD + "\ndef broken(:\n", "SyntaxError: invalid syntax (line"),
     "SystemExit": ("import sys\nsys.exit('no gpu')\n" + GOOD, "SystemExit: no gpu"),
     "endless": ("while True:\n    pass\n" + GOOD, "took more than 0.3 s to import"),
@@ -29,7 +29,7 @@ CAGES = {
     "no hook": (without("@hookimpl\n    def sample", "def sample"), "write @hookimpl above it"),
 }
 EXTENSIONS = {
-    "ImportError": ("import a_package_nobody_has\n" + SPIRAL, "pip install a_package_nobody_has"),
+    "ImportError": ("import a_package_nobody_has\n" + SPIRAL, "what has a_package_nobody_has"),
     "SyntaxError": (SPIRAL + "\ndef broken(:\n", "SyntaxError: invalid syntax (line"),
     "SystemExit": ("import sys\nsys.exit(3)\n" + SPIRAL, "SystemExit: 3"),
     "endless": ("while True:\n    pass\n" + SPIRAL, "took more than 0.3 s to import"),

@@ -30,6 +30,8 @@ COMMANDS = {
     "datasets": "lists",
     "networks": "lists",
     "plugins": "plugins",
+    "check": "check",
+    "new": "new",
     "data": "data",
     "ref": "ref",
     "weights": "weights",

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import click
 
@@ -64,6 +65,6 @@ def told() -> Iterator[None]:
                 seen.add(str(message))
                 click.echo(f"left out: {visible(str(message))}", err=True)
 
-        warnings.showwarning = show
+        warnings.showwarning = cast(Any, show)
         warnings.simplefilter("always", PluginWarning)
         yield

@@ -172,7 +172,7 @@ def _crew(db: str, setup, force: bool, jobs: int, threads: int, watch, context):
     """Who runs the cells, in processes of their own."""
     from flowbench import execution, workers
 
-    own = ("watch", "note")  # of each process
+    own = ("watch", "note", "observe")  # of each process
     fields = [field.name for field in dataclasses.fields(setup) if field.name not in own]
     shared = {name: getattr(setup, name) for name in fields}
 

@@ -94,20 +94,29 @@ def _loose(word: str, path: Path, folder: Path | None) -> Iterator[Plugin]:
         yield replace(base, problem=_problem(error))
         return
     for said in reading.classes(tree):
-        hooks = said.hooks or frozenset()
-        kind: Kind = "observer" if hooks & {"observe"} and not hooks & {"train"} else "method"
-        yield replace(
-            base,
-            name=said.name,
-            kind=kind,
-            attribute=said.attribute,
-            hooks=said.hooks or None,
-            needs=said.needs,
-            summary=said.summary,
-        )
+        yield _with(base, said, said.name)
     own = reading.module(tree)
     if own.hooks is None or own.hooks:
-        yield replace(base, hooks=own.hooks, needs=own.needs, summary=own.summary)
+        yield _with(base, own)
+
+
+def _kind(hooks: frozenset[str]) -> Kind:
+    """What a class with these hooks is: a method, or one that only looks on."""
+    return "observer" if "observe" in hooks and "train" not in hooks else "method"
+
+
+def _with(base: Plugin, said: reading.Described, name: str = "") -> Plugin:
+    """The plugin with what its source says; a class without hooks of its own inherits them."""
+    hooks = said.hooks or None if said.attribute else said.hooks
+    return replace(
+        base,
+        name=name or base.name,
+        kind=_kind(said.hooks or frozenset()) if said.attribute else base.kind,
+        attribute=said.attribute,
+        hooks=hooks,
+        needs=said.needs,
+        summary=said.summary,
+    )
 
 
 def _module_name(path: Path, folder: Path | None) -> str:

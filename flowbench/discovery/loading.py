@@ -84,7 +84,7 @@ def _words(error: BaseException, plugin: Plugin) -> str:
     place = f" ({Path(lines[-1].filename).name}:{lines[-1].lineno})" if lines else ""
     cure = ""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        cure = f": pip install {error.name.partition('.')[0]}"
+        cure = f": install what has {error.name.partition('.')[0]}, and name it in NEEDS"
     said = str(error).replace("\n", " ")
     return f"{type(error).__name__}: {said}{place}{cure}"
 
