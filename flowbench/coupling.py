@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from flowbench.data.base import Data
-from flowbench.records import FlowbenchError, digest
+from flowbench.records import Diverged, FlowbenchError, digest
 from flowbench.training import Run
 
 Solve = Callable[[Tensor, torch.Generator], Tensor]  # (cost, generator) -> noise row of each datum
@@ -85,6 +85,8 @@ def couple(
     With `labels`, couplings are solved within each class, so that the noise of every class stays
     unit Gaussian, as it is when samples of one class are drawn.
     """
+    if not bool(x.isfinite().all()):
+        raise Diverged("data that are not finite cannot be coupled")
     index = torch.arange(len(x))
     for group in _groups(labels, len(x)):
         if len(group) > 1:

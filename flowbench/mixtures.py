@@ -130,4 +130,4 @@ def factor(law: Mixture) -> Factored | None:
 def gaussian(dim: int) -> Mixture:
     """N(0, I) in `dim` dimensions."""
     one = torch.ones(1, dtype=torch.float64)
-    return Mixture(one, torch.zeros(1, dim, dtype=torch.float64), one.expand(1, dim))
+    return Mixture(one, torch.zeros(1, dim, dtype=torch.float64), one.expand(1, dim).contiguous())

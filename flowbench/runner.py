@@ -154,6 +154,8 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
                 trained = train(plan, heard, plan.folder(setup))
             except Diverged as error:
                 raise Diverged(f"its teacher {plan.spec.variant}: {error}") from error
+            except torch.OutOfMemoryError as error:  # no RuntimeError that a student may catch
+                raise RunFailed(f"its teacher {plan.spec.variant}: {error}") from error
         student.bill["teacher"] = total(trained.bill)
         return trained.network
 

@@ -1,7 +1,8 @@
 """Every method that comes with flowbench keeps the contract, on images and on vectors."""
 
-import pytest
-import torch
+from pathlib import Path
+from types import MappingProxyType
+
 from flowbench_plugins.bot_cfm import BOTCFM
 from flowbench_plugins.cfm import CFM
 from flowbench_plugins.ctm import CTM
@@ -10,24 +11,30 @@ from flowbench_plugins.exact import Exact
 from flowbench_plugins.lfm import LFM
 from flowbench_plugins.lmm import LMM
 from flowbench_plugins.rect_flow import RectFlow
-from torch import nn
 
-from flowbench import hookimpl, plugins, solvers, training
+from flowbench import plugins
 from flowbench.testing import MethodContract
 
+CONSISTENCY = MappingProxyType({"T02": "the distance of two ends may grow while they learn"})
 SMALL = {"pairs": 64, "pair_steps": 3, "start": "random", "width": 16}
+
+
+class Variant(MethodContract):
+    """A form of a method that is left to be quick: CTM's whole, and of others another form."""
+
+    quick = True
 
 
 class TestCFM(MethodContract):
     method = CFM(width=16)
 
 
-class TestCFMMidpointVectors(MethodContract):
+class TestCFMMidpointVectors(Variant):
     method = CFM(solver="midpoint")
     kind = "vector"
 
 
-class TestInterFlowVectors(MethodContract):
+class TestInterFlowVectors(Variant):
     method = CFM(path="trig", solver="heun")
     kind = "vector"
 
@@ -36,12 +43,12 @@ class TestBOTCFM(MethodContract):
     method = BOTCFM(n=24, width=16)  # pools across batches of 16
 
 
-class TestBOTCFMSinkhornVectors(MethodContract):
+class TestBOTCFMSinkhornVectors(Variant):
     method = BOTCFM(n=8, coupling="sinkhorn", reg=0.5, per_class=False)
     kind = "vector"
 
 
-class TestRectFlowFirst(MethodContract):
+class TestRectFlowFirst(Variant):
     method = RectFlow(k=1, width=16)
 
 
@@ -49,54 +56,63 @@ class TestRectFlowSecond(MethodContract):
     method = RectFlow(pairs=64, pair_steps=2, start="random", width=16)
 
 
-class TestRectFlowInverseVectors(MethodContract):
+class TestRectFlowInverseVectors(Variant):
     method = RectFlow(
         pairs=64, pair_steps=2, start="random", inverse=0.5, times="u-shaped", loss="huber"
     )
     kind = "vector"
 
 
-class TestRectFlowDistilled(MethodContract):
+class TestRectFlowDistilled(Variant):
     method = RectFlow(distil=2, pairs=64, pair_steps=2, start="random", width=16)
     nfes = (2,)
 
 
-class TestCTM(MethodContract):
+class TestCTM(Variant):
     method = CTM(grid=5, kmax=2, start="random", width=16)
 
 
-class TestCTMAdaptiveVectors(MethodContract):
+class TestCTMAdaptiveVectors(Variant):
     method = CTM(grid=5, kmax=2, start="random", adaptive=True, target="ema", gamma=0.5)
     kind = "vector"
 
 
-class TestCD(MethodContract):
+class TestCD(Variant):
     method = CTM(variant="cd", grid=5, start="random", width=16)
+    skips = CONSISTENCY
 
 
-class TestCDVectors(MethodContract):
+class TestCDVectors(Variant):
     method = CTM(variant="cd", start="random", weight="none", levels=(1.382,))
+    skips = CONSISTENCY
     kind = "vector"
     nfes = (1, 2)
 
 
-class TestLFM(MethodContract):
+class TestLFM(Variant):
     method = LFM(blocks=2, width=16)
     nfes = (2, 3, 5)
 
 
-class TestLFMTrigVectors(MethodContract):
+class TestLFMVectors(MethodContract):
+    method = LFM(blocks=2)
+    kind = "vector"
+    nfes = (2, 3, 5)
+
+
+class TestLFMTrigVectors(Variant):
     method = LFM(blocks=3, path="trig", coupling="shuffled", warm=False, schedule="even")
+    skips = MappingProxyType({"T02": "shuffled ends are noise to a block: its loss hardly falls"})
     kind = "vector"
     nfes = (3, 4, 8)
 
 
-class TestLFMDistilled(MethodContract):
-    method = LFM(blocks=2, distil=1, width=16)
+class TestLFMDistilled(Variant):
+    method = LFM(blocks=2, distil=1, pairs=64, pair_steps=2, width=16)
     nfes = (1,)
 
 
-class TestEDM(MethodContract):
+class TestEDM(Variant):
     method = EDM(width=16)
     nfes = (1, 2, 5, 35, 36)
 
@@ -107,7 +123,7 @@ class TestEDMHeunVectors(MethodContract):
     nfes = (1, 2, 3, 4, 9)
 
 
-class TestEDMStochastic(MethodContract):
+class TestEDMStochastic(Variant):
     method = EDM(solver="heun", churn=10.0, width=16)
     nfes = (1, 2, 9)
 
@@ -115,7 +131,6 @@ class TestEDMStochastic(MethodContract):
 class TestExact(MethodContract):
     method = Exact()
     kind = "vector"
-    test_interrupted_training_equals_continuous = None  # it has none
 
 
 class TestExactEDM(TestExact):
@@ -131,92 +146,23 @@ class TestExactLFM(TestExact):
     nfes = (2, 3, 5)
 
 
-class TestLMM(MethodContract):
+class TestLMM(Variant):
     method = LMM(**SMALL)
 
 
-class TestLMMPaperVectors(MethodContract):
+class TestLMMVectors(MethodContract):
+    method = LMM(pairs=2000, pair_steps=20)
+    kind = "vector"
+
+
+class TestLMMPaperVectors(Variant):
     method = LMM(**SMALL | {"width": None}, sampler="paper", sot=0.25, norm="l2", weight="none")
     kind = "vector"
     nfes = (1, 2)
 
 
-def test_every_installed_method_has_a_contract_here():
-    covered = {type(case.method) for case in MethodContract.__subclasses__()}
-    ours = {name for name, point in plugins.methods().items() if point.dist.name == "flowbench"}
-    assert {plugins.method_class(name) for name in ours} <= covered
-
-
-# One bad method for each promise, which exactly that part of the contract catches.
-
-
-class Plain(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(64, 64)
-
-    def forward(self, x, t=None, y=None):
-        return self.layer(x.flatten(1)).view_as(x)
-
-
-class Base:
-    def train(self, data, run):
-        net = Plain()
-        return training.fit(net, lambda x, y: (net(x) - x).square().mean(), data.train, run)
-
-    def sample(self, network, noise, labels, nfe):
-        return solvers.euler(network, noise, labels, nfe)
-
-
-def bad(**methods):
-    """A method class that differs from a good one in the given functions."""
-    import dataclasses
-
-    body = {"train": hookimpl(Base.train), "sample": hookimpl(Base.sample)}
-    body |= {name: hookimpl(function) for name, function in methods.items()}
-    return dataclasses.dataclass(frozen=True)(type("Bad", (), body))()
-
-
-def greedy(self, network, noise, labels, nfe):
-    return solvers.euler(network, noise, labels, nfe + 1)
-
-
-def batchwise(self, network, noise, labels, nfe):
-    return solvers.euler(network, noise, labels, nfe) - noise.mean(0)
-
-
-def careless(self, network, noise, labels, nfe):
-    return noise.mul_(network(noise))
-
-
-def seedless(self, network, noise, labels, nfe):
-    return network(noise) + torch.randn_like(noise)
-
-
-def forgetful(self, data, run):
-    net = Plain()
-    optimizer = torch.optim.Adam(net.parameters())
-    for x, _ in run.batches(data.train, net=net):  # the optimiser's state is not kept
-        optimizer.zero_grad()
-        (net(x) - x).square().mean().backward()
-        optimizer.step()
-    return net
-
-
-@pytest.mark.parametrize(
-    "check, functions",
-    [
-        ("test_it_spends_exactly_the_evaluations_asked_for", {"sample": greedy}),
-        ("test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in", {"sample": batchwise}),
-        ("test_same_seed_same_samples", {"sample": seedless}),
-        ("test_samples_look_like_the_data", {"sample": careless}),
-        ("test_interrupted_training_equals_continuous", {"train": forgetful}),
-    ],
-)
-def test_the_contract_catches(check, functions, tmp_path):
-    case = type("Case", (MethodContract,), {"method": bad(**functions), "__test__": False})()
-    arguments = [tmp_path] if "interrupted" in check else []
-    with pytest.raises(AssertionError):
-        getattr(case, check)(*arguments)
-    good = type("Good", (MethodContract,), {"method": bad(), "__test__": False})()
-    getattr(good, check)(*([tmp_path / "good"] if arguments else []))
+def test_every_method_that_comes_with_flowbench_has_a_contract():
+    sources = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for name, plugin in plugins.methods().items():
+        if plugin.distribution == "flowbench":
+            assert f"    method = {plugin.attribute}(" in sources, name
