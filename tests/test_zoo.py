@@ -178,13 +178,27 @@ CHECKED = {
             "        return solvers.euler(network, noise,",
             "        return solvers.euler(network, torch.randn_like(noise),",
         ),
-        "same seed",
+        "S05",
     ),
     "leaking memory": (
         GOOD.replace(
             "        return solvers.euler(network, noise,",
             "        KEPT.append(torch.randn(1000))\n        return solvers.euler(network, noise,",
         ).replace("@dataclass", "KEPT = []\n\n\n@dataclass"),
-        "memory",
+        "S11",
     ),
 }
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_runs_and_is_wrong_all_the_same_is_caught_by_a_check(name, caged, flowbench):
+    source, check = CHECKED[name]
+    caged(source)
+    assert flowbench("run", "my-idea", *TINY, "--quiet")[0] == 0
+    code, output = flowbench("check", "bad_idea.py", "--only", check, "--json")
+    assert code == 6, output
+    (checked,) = json.loads(output)
+    assert [(row["id"], row["outcome"]) for row in checked["checks"]] == [(check, "fail")]
+    caged(GOOD)
+    code, output = flowbench("check", "bad_idea.py", "--only", check)
+    assert code == 0, output
