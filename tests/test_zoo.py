@@ -197,7 +197,7 @@ def test_what_runs_and_is_wrong_all_the_same_is_caught_by_a_check(name, caged, f
     assert flowbench("run", "my-idea", *TINY, "--quiet")[0] == 0
     code, output = flowbench("check", "bad_idea.py", "--only", check, "--json")
     assert code == 6, output
-    (checked,) = json.loads(output)
+    (checked,) = json.loads(output[: output.rindex("]") + 1])  # then the line on stderr
     assert [(row["id"], row["outcome"]) for row in checked["checks"]] == [(check, "fail")]
     caged(GOOD)
     code, output = flowbench("check", "bad_idea.py", "--only", check)
