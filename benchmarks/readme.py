@@ -1,53 +1,105 @@
-"""Writes the tables of README.md: each by the command that stands in the comment above it.
+"""Writes what commands print, and the reference of hooks, into README.md and plugins/README.md.
 
-`python benchmarks/readme.py` changes README.md; with `--check` it only says whether it is current.
+`python benchmarks/readme.py` changes both files; with `--check` it only says whether they are
+current. What is written stands between `<!-- KIND of: WHAT -->` and `<!-- end -->`:
+`table N of: flowbench ...` (the Nth table, as Markdown, of the tracked results.db),
+`output of: flowbench ...` (all that it prints), `source of: FILE`, and `hooks of: MODULE`.
 """
 
+import inspect
+import os
 import re
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 from click.testing import CliRunner
 
 from flowbench.cli import cli
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-BLOCK = re.compile(r"(<!-- table (\d) of: flowbench (.*?) -->\n)(.*?)(<!-- end -->)", re.S)
+GUIDES = ("README.md", "plugins/README.md")
+BLOCK = re.compile(
+    r"(<!-- (table \d|output|source|hooks) of: (.*?) -->\n)(.*?)(<!-- end -->)", re.S
+)
+PLUGINS = ("FLOWBENCH_PLUGINS", "FLOWBENCH_DISABLED")  # another's plugins have no place here
 
 
 def main(words: list[str]) -> int:
-    """Write README.md, or say with exit code 1 that it is not current."""
-    text = README.read_text(encoding="utf-8")
-    found = written(text)
+    """Write the guides, or say with exit code 1 which of them is not current."""
+    old = []
+    for name in GUIDES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        found = written(text)
+        old += [name] * (found != text)
+        if "--check" not in words:
+            path.write_text(found, encoding="utf-8")
     if "--check" in words:
-        print("README.md is current" if found == text else "README.md is old: make readme")
-        return int(found != text)
-    README.write_text(found, encoding="utf-8")
-    return 0
+        print(f"{' and '.join(old)}: old, make readme" if old else "the guides are current")
+    return int(bool(old) and "--check" in words)
 
 
 def written(text: str) -> str:
-    """The text with every table as its command prints it today, from the tracked results.db."""
+    """The text with every block as it is today."""
+    with _place():
+        return BLOCK.sub(lambda m: m[1] + _block(m[2], m[3]) + m[5], text)
+
+
+@contextmanager
+def _place() -> Iterator[None]:
+    """A folder with a copy of the tracked results.db and of the suites, and nothing else."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Path(shutil.copy(ROOT / "results.db", folder))
-        return BLOCK.sub(lambda m: m[1] + _table(m[3], int(m[2]), database) + m[5], text)
+        shutil.copy(ROOT / "results.db", folder)
+        for suite in (ROOT / "benchmarks").glob("*.toml"):
+            (Path(folder) / "benchmarks").mkdir(exist_ok=True)
+            shutil.copy(suite, Path(folder) / "benchmarks")
+        clean = {"FLOWBENCH_DB": "results.db", "COLUMNS": "80", **dict.fromkeys(PLUGINS, "")}
+        with chdir(folder), patch.dict(os.environ, clean):
+            yield
 
 
-def _table(command: str, number: int, database: Path) -> str:
-    """One of the tables that a command prints, counted from 1."""
-    words = [
-        str(ROOT / word) if word.startswith("benchmarks/") else word
-        for word in shlex.split(command)
-    ]
-    done = CliRunner().invoke(cli, [*words, "--db", str(database), "--format", "md"])
+def _block(kind: str, what: str) -> str:
+    """What stands between the marks of a block."""
+    if kind == "hooks":
+        return hooks(what)
+    if kind == "source":
+        path = ROOT / what
+        return f"```python {path.name}\n{path.read_text(encoding='utf-8')}```\n"
+    if kind == "output":
+        return f"```text\n{_printed(what)}\n```\n"
+    tables = re.split(r"^(?=\*\*.*\*\*$)", _printed(f"{what} --format md"), flags=re.M)
+    return tables[int(kind.split()[1])].strip() + "\n"
+
+
+def _printed(command: str) -> str:
+    """What a command of flowbench prints, without spaces at the ends of lines."""
+    done = CliRunner().invoke(cli, shlex.split(command)[1:], prog_name="flowbench")
     if done.exit_code:
-        raise SystemExit(f"flowbench {command}: {done.output}")
-    found = re.split(r"^(?=\*\*.*\*\*$)", done.output, flags=re.M)[number]
-    return found.strip().replace(f"{ROOT}/", "") + "\n"
+        raise SystemExit(f"{command}: {done.output}")
+    return "\n".join(line.rstrip() for line in done.output.strip().splitlines())
+
+
+def hooks(module: str) -> str:
+    """Every hook of a module: its signature, and its docstring."""
+    found = ""
+    for name, hook in vars(import_module(module)).items():
+        if hasattr(hook, "flowbench_spec"):
+            arguments = ", ".join(inspect.signature(hook).parameters)
+            said = re.sub(r"`[^`]*`|\*", _plain, inspect.getdoc(hook) or "")
+            found += f"#### `{name}({arguments})`\n\n{said}\n\n"
+    return found.rstrip() + "\n"
+
+
+def _plain(match: re.Match[str]) -> str:
+    """A star that Markdown would take for emphasis, escaped; code as it is."""
+    return match[0].replace("*", r"\*") if match[0] == "*" else match[0]
 
 
 if __name__ == "__main__":

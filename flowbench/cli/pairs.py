@@ -19,7 +19,8 @@ UNUSED: dict[str, Any] = {
     **{"nfe": (), "sample_seeds": (0,), "samples": None, "weights": None, "reference": None},
     **{"reference_rows": None, "inception": None, "dinov2": None, "clean": False},
 }
-LEFT_OUT = (*UNUSED, "suite", "jobs", "dry", "token", "force")
+OF_A_RUN = ("suite", "jobs", "dry", "token", "force", "smoke", "debug", "profile", "track")
+LEFT_OUT = (*UNUSED, *OF_A_RUN, "plugin")  # every command gets its own --plugin
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """The three doors: installed packages, loose files, folders of files."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from flowbench.discovery import reading, settings
 from flowbench.discovery.plugin import Kind, Plugin
@@ -37,10 +40,14 @@ def _marked(plugin: Plugin, disabled: frozenset[str]) -> Plugin:
     return replace(plugin, disabled=bool({plugin.name, plugin.address} & disabled))
 
 
-def _in(group: str) -> Iterator[Plugin]:
-    """What is installed."""
-    for point in entry_points(group=group):
-        yield _installed(point, GROUPS[group])
+def _in(group: str) -> tuple[Plugin, ...]:
+    """What is installed; looked for once, as long as the path stays as it is."""
+    return _found(group, tuple(sys.path), entry_points)
+
+
+@cache
+def _found(group: str, path: tuple[str, ...], find: Callable[..., Any]) -> tuple[Plugin, ...]:
+    return tuple(_installed(point, GROUPS[group]) for point in find(group=group))
 
 
 def _installed(point: EntryPoint, kind: Kind) -> Plugin:
