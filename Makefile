@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 BENCH = FLOWBENCH_DB=demo/results.db .venv/bin/python -m flowbench
 
-.PHONY: demo test quick smoke leaderboard readme clean
+.PHONY: demo test long quick smoke leaderboard readme clean
 
 demo: .venv/installed
 	mkdir -p demo
@@ -22,10 +22,14 @@ test: .venv/installed
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
-	$(PYTEST)
+	$(PYTEST) -m "not long"
+
+# What takes minutes each, and proves more of what `make test` proves.
+long: .venv/installed
+	$(PYTEST) -m long
 
 quick: .venv/installed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 # Every method on one tiny set, through the suite that `benchmarks/smoke.toml` describes.
 smoke: .venv/installed

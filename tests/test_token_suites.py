@@ -10,7 +10,11 @@ from loss_weights import deit, efficientnet, vgg16
 from picture_files import images, write_zip
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-TWINS = sorted(path.stem for path in BENCHMARKS.glob("*-small.toml"))
+LONG = ("cifar10-small", "imagenet64-small", "lfm-images-small")  # two to seven minutes each
+TWINS = [
+    pytest.param(stem, marks=[pytest.mark.long] if stem in LONG else [])
+    for stem in sorted(path.stem for path in BENCHMARKS.glob("*-small.toml"))
+]
 
 
 @pytest.fixture(scope="module")
