@@ -39,6 +39,10 @@ class Diverged(RunFailed):
     outcome = "diverged"
 
 
+class PluginWarning(UserWarning):
+    """A plugin that was left out, and why, in one line."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What one training stage may spend: optimiser steps and examples per step."""

@@ -38,8 +38,12 @@ class Status:
 Watch = Callable[[Status, str], None]  # the status that changed, and a note of the run or ""
 
 
-def _child(target: Callable[..., str], job: Any, pipe: Connection) -> None:
+def _child(
+    target: Callable[..., str], job: Any, environment: dict[str, str], pipe: Connection
+) -> None:
     """The whole life of a worker: it ends with its parent, and as interrupted by SIGTERM."""
+    os.environ.clear()  # the server has the environment of the moment when it was started
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which asks by SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -136,7 +140,7 @@ class Crew:
 
     def _spawn(self, status: Status) -> Worker:
         receiver, sender = self.context.Pipe(duplex=False)
-        words = (self.target, self.job(status.task), sender)
+        words = (self.target, self.job(status.task), dict(os.environ), sender)
         process = self.context.Process(target=_child, args=words)
         process.start()
         sender.close()

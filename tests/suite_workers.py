@@ -32,5 +32,5 @@ def obey(job, send):
     if word == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     with open(job["log"], "a") as log:
-        log.write(f"end {job['name']}\n")
+        log.write(f"end {job['name']} {os.environ.get('FLOWBENCH_PLUGINS', '')}".rstrip() + "\n")
     return word

@@ -8,8 +8,8 @@ import pluggy
 import pytest
 
 from flowbench import hookimpl, options, plugins
-from flowbench.discovery import PluginWarning, doors, listing, loading
-from flowbench.records import FlowbenchError
+from flowbench.discovery import doors, listing, loading
+from flowbench.records import FlowbenchError, PluginWarning
 
 
 @dataclass(frozen=True)

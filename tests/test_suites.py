@@ -373,6 +373,13 @@ def test_two_rows_of_one_run_take_turns(crew):
     assert not overlap(lines, "a", "b")
 
 
+def test_workers_have_the_environment_of_now_and_not_of_when_their_server_began(crew, monkeypatch):
+    crew([task("early")])
+    monkeypatch.setenv("FLOWBENCH_PLUGINS", "late.py")
+    _, lines, _ = crew([task("late")])
+    assert lines[-1] == "end late late.py"
+
+
 def test_a_cell_that_dies_is_one_failure_and_the_others_go_on(crew):
     killed, fine = task("kill"), task("fine")
     tasks = [killed, task("exit"), task("raise"), task("wrong"), task("says"), fine]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import click
 
-from flowbench.records import FlowbenchError, visible
+from flowbench.records import FlowbenchError, PluginWarning, visible
 
 
 def add(command: click.Command) -> click.Command:
@@ -52,8 +52,6 @@ def _restore(name: str, value: str | None) -> None:
 @contextmanager
 def told() -> Iterator[None]:
     """Print each plugin that is left out in one line, once."""
-    from flowbench.discovery.loading import PluginWarning
-
     seen: set[str] = set()
     with warnings.catch_warnings():
         usual = warnings.showwarning

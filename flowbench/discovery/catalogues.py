@@ -9,9 +9,10 @@ from typing import Any
 
 from flowbench.discovery import hooks, provenance
 from flowbench.discovery.doors import everything
-from flowbench.discovery.loading import Broken, PluginWarning, load
+from flowbench.discovery.loading import Broken, load
 from flowbench.discovery.plugin import Plugin
 from flowbench.entries import Dataset, Metric, ReportFormat
+from flowbench.records import PluginWarning
 
 OWN = "flowbench"  # the distribution whose entries come first
 

@@ -22,10 +22,6 @@ from flowbench.records import FlowbenchError
 SECONDS = "FLOWBENCH_PLUGIN_SECONDS"  # how long an import may take; 30 unless set, 0 for ever
 
 
-class PluginWarning(UserWarning):
-    """A plugin that was left out, and why, in one line."""
-
-
 class Broken(FlowbenchError):
     """A plugin that cannot be used; `trace` is its traceback, or nothing."""
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 
-from packaging.requirements import InvalidRequirement, Requirement
-
 
 def missing(needs: Iterable[str]) -> list[str]:
     """The requirements that are not met, as pip takes them; a malformed one is among them."""
@@ -12,6 +10,8 @@ def missing(needs: Iterable[str]) -> list[str]:
 
 
 def _is_met(need: str) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement  # few plugins need any
+
     try:
         requirement = Requirement(need)
         if requirement.marker is not None and not requirement.marker.evaluate():
