@@ -1,6 +1,5 @@
 """Where a run went wrong: the plugin's own line, in words for people."""
 
-import inspect
 import linecache
 import sys
 import traceback
@@ -43,7 +42,7 @@ def where(error: BaseException, method: Any) -> list[str]:
 def position(error: BaseException, method: Any) -> int:
     """The place of the frame to blame among those of the traceback, counted from the outermost."""
     places = list(traceback.walk_tb(error.__traceback__))
-    own, others = _within([_code_of(type(method))]), _within([OURS, *_extensions()])
+    own, others = _within([provenance.root(type(method))]), _within([OURS, *_extensions()])
     for mine in (own, others):
         for index in reversed(range(len(places))):
             if mine(places[index]):
@@ -65,14 +64,6 @@ def _within(roots: Iterable[Path]) -> Callable[[Place], bool]:
         return any(path.is_relative_to(root) for root in known)
 
     return inside
-
-
-def _code_of(cls: type) -> Path:
-    """The file that defines a class, or the folder of its package; each method of ours is alone."""
-    file = Path(inspect.getfile(cls))
-    package, *inner = cls.__module__.split(".")
-    alone = not inner or package == provenance.OWN
-    return file if alone else file.parents[len(inner) - 1]
 
 
 def _extensions() -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """From a user's words to a plan: which network, from which data, examined how."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,19 +184,18 @@ def _teacher(word: Any, student: Plan, request: Request, setup: Setup) -> Plan:
     else:  # the optimizer that a user names is the student's
         request = dataclasses.replace(request, optimizer=None)
     request = dataclasses.replace(request, teacher=None, samples=None, nfe=())
-    wanted = _for_teacher(word, student)
+    wanted = teacher_options(word, student.method, student.spec.changed)
     return plan(dataclasses.replace(request, method=word, options=wanted), setup)
 
 
-def _for_teacher(word: str, student: Plan) -> dict[str, Any]:
-    """The options of a teacher trained for `student`: those that both share, or what it asks for.
+def teacher_options(word: str, student: Any, changed: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a teacher trained for a method: of `changed` what both share, or what it asks.
 
     What it asks for holds for its default teacher only: another method has other options.
     """
-    asked = getattr(student.method, "teacher_options", None)
-    if asked is not None and word == student.method.teacher:
+    asked = getattr(student, "teacher_options", None)
+    if asked is not None and word == student.teacher:
         return dict(asked)
-    changed = student.spec.changed
     fields = {field.name for field in dataclasses.fields(plugins.method_class(word))}
     return {name: changed[name] for name in SHARED if name in fields & changed.keys()}
 

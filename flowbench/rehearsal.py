@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowbench import meters, optimizers, plugins, protocol, runner
+from flowbench import meters, plugins, resolution, runner
 from flowbench.fitting import random_state, set_random_state
 from flowbench.planning import Plan, Setup
-from flowbench.records import ADAPTIVE, FlowbenchError
+from flowbench.records import ADAPTIVE
 from flowbench.sampling import Sampler
 from flowbench.short_run import MOST, Around, ShortRun, Timed
 from flowbench.teacher import Teacher
@@ -69,26 +69,11 @@ def _rehearse(plan: Plan, setup: Setup, patience: float, given: dict[str, Any]) 
             network, parts = runner.train(plan, setup, Path(empty)).network, []
     else:
         given = given | {"evaluation": above.evaluation if above else 0.0}
-        run = _run(plan, setup, patience=patience, **given)
+        run = ShortRun(**runner.terms(plan, setup), patience=patience, **given)
         network = hook.train(data=plan.data, run=run, teacher=_teacher(plan, above), meter={})
         parts = run.found
     seconds = evaluation(plan, replace(setup, watch=ignore), network, patience)
     return Rehearsed(network, tuple(parts), seconds, above)
-
-
-def _run(plan: Plan, setup: Setup, **given: Any) -> ShortRun:
-    word = plan.spec.setting.get("optimizer", optimizers.DEFAULT.name)
-    return ShortRun(
-        budget=plan.spec.budget,
-        seed=plan.spec.seed,
-        device=setup.device,
-        augment=plan.data.train.augment is not None,
-        micro_batch=setup.micro_batch,
-        compile=setup.compile,
-        optimizer=optimizers.parse(word),
-        weights=plan.frozen,
-        **given,
-    )
 
 
 def _teacher(plan: Plan, above: Rehearsed | None) -> Teacher | None:
@@ -96,10 +81,7 @@ def _teacher(plan: Plan, above: Rehearsed | None) -> Teacher | None:
     if plan.teacher is None or above is None:
         return None
     hook = plugins.manager(plan.teacher.method, meters).hook
-    interval = protocol.field_interval(plan.teacher, hook)
-    if interval is None:
-        raise FlowbenchError(f"{plan.teacher.spec.variant} has no velocity, so it is no teacher")
-    return Teacher(lambda: above.network, hook.velocity, interval)
+    return runner.as_teacher(plan.teacher, hook, lambda: above.network)
 
 
 def evaluation(plan: Plan, setup: Setup, network: nn.Module, patience: float) -> float:
@@ -120,6 +102,5 @@ def evaluation(plan: Plan, setup: Setup, network: nn.Module, patience: float) ->
 
 def accepted(method: Any, wanted: tuple[int, ...] = (), most: int = 1) -> tuple[int, ...]:
     """The first few numbers of evaluations that a method takes, of those `wanted` or of all."""
-    refuses = getattr(method, "refuses", lambda nfe: nfe is None)
-    taken = (nfe for nfe in wanted or NFES if not refuses(nfe or None))
+    taken = (nfe for nfe in wanted or NFES if not resolution.refusal(method, nfe))
     return tuple(nfe for nfe, _ in zip(taken, range(most), strict=False))

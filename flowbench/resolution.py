@@ -23,17 +23,24 @@ def refuse(request: Request, method: Any) -> None:
     for hook in ("train", "sample"):
         if not callable(getattr(method, hook, None)):
             raise FlowbenchError(f"{request.method} has no hook {hook}, so it is no method")
-    reason_for = getattr(method, "refuses", lambda nfe: None)
     for nfe in nfes(request):
         if nfe < ADAPTIVE:
             raise FlowbenchError(f"--nfe takes numbers from 1, or auto, not {nfe}")
-        reason = reason_for(nfe or None)
-        if reason is None and nfe == ADAPTIVE and not hasattr(method, "refuses"):
-            reason = "it has no adaptive solver: give --nfe a number"
+        reason = refusal(method, nfe)
         if reason:
             raise FlowbenchError(
                 f"{request.method} cannot sample with --nfe {nfe or 'auto'}: {reason}"
             )
+
+
+def refusal(method: Any, nfe: int | None) -> str | None:
+    """Why `method` does not sample with so many evaluations, or None; ADAPTIVE or None: adaptive.
+
+    A method that says nothing takes every number, and has no adaptive solver.
+    """
+    if hasattr(method, "refuses"):
+        return method.refuses(nfe or None)
+    return None if nfe else "it has no adaptive solver: give --nfe a number"
 
 
 def refuse_data(request: Request, method: Any, data: Any) -> None:

@@ -93,7 +93,8 @@ def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
     if plan.trained is not None:
         with claim(plan.trained, setup, wait=True):
             return train(plan.trained, setup, plan.trained.folder(setup))
-    run = _run(plan, setup, folder)
+    heard: dict[str, Any] = {name: getattr(setup, name) for name in ("watch", "note", "observe")}
+    run = Run(**terms(plan, setup), **heard, folder=folder, every=setup.every)
     folder.mkdir(parents=True, exist_ok=True)
     teacher = None if plan.teacher is None else make_teacher(plan.teacher, setup, run)
     torch.manual_seed(plan.spec.seed)
@@ -119,23 +120,19 @@ def _save(path: Path, network: nn.Module, plan: Plan, bill: Bill) -> None:
     save_tensors(path, tensors, {"spec": asdict(plan.spec), "bill": bill})
 
 
-def _run(plan: Plan, setup: Setup, folder: Path) -> Run:
-    """What the method trains over."""
-    return Run(
-        budget=plan.spec.budget,
-        folder=folder,
-        seed=plan.spec.seed,
-        device=setup.device,
-        every=setup.every,
-        watch=setup.watch,
-        note=setup.note,
-        observe=setup.observe,
-        augment=plan.data.train.augment is not None,
-        micro_batch=setup.micro_batch,
-        compile=setup.compile,
-        optimizer=optimizers.parse(plan.spec.setting.get("optimizer", optimizers.DEFAULT.name)),
-        weights=plan.frozen,
-    )
+def terms(plan: Plan, setup: Setup) -> dict[str, Any]:
+    """The fields of a Run that decide what is trained, and on what."""
+    word = plan.spec.setting.get("optimizer", optimizers.DEFAULT.name)
+    return {
+        "budget": plan.spec.budget,
+        "seed": plan.spec.seed,
+        "device": setup.device,
+        "augment": plan.data.train.augment is not None,
+        "micro_batch": setup.micro_batch,
+        "compile": setup.compile,
+        "optimizer": optimizers.parse(word),
+        "weights": plan.frozen,
+    }
 
 
 def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
@@ -159,10 +156,15 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
         student.bill["teacher"] = total(trained.bill)
         return trained.network
 
-    interval = field_interval(plan, hooks(plan))
+    return as_teacher(plan, hooks(plan), make)
+
+
+def as_teacher(plan: Plan, hook: Any, make: Callable[[], nn.Module]) -> Teacher:
+    """The network that `make` gives as a teacher; raises FlowbenchError if it has no velocity."""
+    interval = field_interval(plan, hook)
     if interval is None:
         raise FlowbenchError(f"{plan.spec.variant} has no velocity, so it cannot be a teacher")
-    return Teacher(make, hooks(plan).velocity, interval)
+    return Teacher(make, hook.velocity, interval)
 
 
 def _read_network(plan: Plan, path: Path, folder: Path) -> Trained:

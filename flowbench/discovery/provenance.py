@@ -19,19 +19,21 @@ def code_hash(plugin: type | ModuleType) -> str:
     methods which come with flowbench are one file each.
     """
     hasher = hashlib.sha256()
-    for file in _files(plugin):
+    place = root(plugin)
+    for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
         hasher.update(_bare(ast.parse(file.read_text(encoding="utf-8"))).encode())
     return hasher.hexdigest()
 
 
-def _files(plugin: type | ModuleType) -> list[Path]:
+def root(plugin: type | ModuleType) -> Path:
+    """The file that defines a class or module, or the folder of its package; ours are alone."""
     path = Path(inspect.getfile(plugin))
     module = plugin.__name__ if isinstance(plugin, ModuleType) else plugin.__module__
     package, *inner = module.split(".")
     if package == OWN or (not inner and path.name != "__init__.py"):
-        return [path]
+        return path
     above = len(inner) if path.name == "__init__.py" else max(0, len(inner) - 1)
-    return sorted(path.parents[above].rglob("*.py"))
+    return path.parents[above]
 
 
 def _bare(tree: ast.Module) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from flowbench import plugins
+from flowbench import plugins, resolution
 from flowbench.records import FlowbenchError
 from flowbench.scaffold import copying, licences
 from flowbench.scaffold.naming import Names
@@ -75,10 +76,11 @@ class Original:
     @property
     def nfes(self) -> tuple[int, ...]:
         """A few numbers of evaluations that it can sample with."""
-        refuses = getattr(self.cls(**self.small), "refuses", lambda nfe: None)
-        if all(refuses(nfe) is None for nfe in NFES):
+        method = self.cls(**self.small)
+        if not any(resolution.refusal(method, nfe) for nfe in NFES):
             return NFES
-        return tuple(n for n in range(1, MOST) if refuses(n) is None)[: len(NFES)]
+        taken = (nfe for nfe in range(1, MOST) if not resolution.refusal(method, nfe))
+        return tuple(islice(taken, len(NFES)))
 
     @cached_property
     def dataset(self) -> str:

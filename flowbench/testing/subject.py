@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbench import meters, plugins
+from flowbench import meters, options, planning, plugins, resolution
 from flowbench.coordinates import Field
 from flowbench.data.base import Data
 from flowbench.noise import Stream, unit_noise
@@ -22,7 +22,6 @@ from flowbench.training import Run
 
 ROWS = range(6)
 TRIED = (1, 2, 3, 4, 5, 8, 16)  # numbers of evaluations, of which the first few are taken
-SHARED = ("width", "sigma_min", "sigma_max")  # options that a teacher takes over
 
 
 class Counted(Stream):
@@ -97,9 +96,7 @@ class Subject:
 
     def refuses(self, nfe: int | None) -> bool:
         """Whether it does not sample with so many evaluations; only some know None, adaptive."""
-        if not hasattr(self.method, "refuses"):
-            return nfe is None
-        return bool(self.method.refuses(nfe))
+        return bool(resolution.refusal(self.method, nfe))
 
     @cached_property
     def evaluations(self) -> tuple[int | None, ...]:
@@ -164,13 +161,9 @@ class Subject:
         name = getattr(self.method, "teacher", None)
         if name is None:
             return None
-        asked = getattr(self.method, "teacher_options", None)
-        if asked is None:
-            known = {field.name for field in dataclasses.fields(plugins.method_class(name))}
-            own = {field.name: field.default for field in dataclasses.fields(self.cls)}
-            asked = {n: getattr(self.method, n) for n in SHARED if n in known & own.keys()}
-            asked = {n: value for n, value in asked.items() if value != own[n]}
-        return plugins.method(name, asked)
+        usual = options.values(self.cls())
+        changed = {n: v for n, v in options.values(self.method).items() if v != usual[n]}
+        return plugins.method(name, planning.teacher_options(name, self.method, changed))
 
     def drawn(
         self,
