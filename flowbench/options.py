@@ -12,6 +12,15 @@ from typing import Any, Literal
 
 from flowbench.records import FlowbenchError
 
+# What names that all methods share mean: numbers from the first and below the second.
+BOUNDS = {
+    "width": (1, math.inf),
+    "lr": (0, math.inf),
+    "ema": (0, 1),
+    "pairs": (1, math.inf),
+    "pair_steps": (1, math.inf),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -69,6 +78,11 @@ def _value(method: str, option: str, type_: Any, word: Any) -> Any:
     parts = value if isinstance(value, tuple | list) else [value]
     if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
         raise FlowbenchError(f"option {option} of {method} must be finite, not {word}")
+    least, below = BOUNDS.get(option, (-math.inf, math.inf))
+    if isinstance(value, int | float) and not least <= value < below:
+        most = "" if below == math.inf else f" and below {below:g}"
+        words = f"takes numbers from {least:g}{most}, not {word}"
+        raise FlowbenchError(f"option {option} of {method} {words}")
     return value
 
 

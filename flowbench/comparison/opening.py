@@ -55,10 +55,11 @@ def _known(store: Store, asked: Filter, methods: set[str], datasets: set[str]) -
         return
     specs = [attempt.spec for attempt in store.tried()]
     for name in asked.methods:
-        options.choose("method", name, {*plugins.methods(), *(spec.method for spec in specs)})
+        known = {*plugins.methods(), *(spec.method for spec in specs)}
+        options.choose("method", name, sorted(known))
     if asked.dataset is not None:
         known = {*plugins.datasets(), *(spec.dataset for spec in specs)}
-        options.choose("data set", asked.dataset, known)
+        options.choose("data set", asked.dataset, sorted(known))
 
 
 def _nothing(db: str, asked: Filter) -> str:
