@@ -144,12 +144,9 @@ def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setu
     measured = [m for name in names for m in store.measured(name)] if store else []
     last = {attempt.run: attempt for attempt in tried}
     for task in found:
-        spec = task.plan.spec
-        done = store.done(spec, task.plan.protocol.seed) if store and not force else {}
-        expected = runner.expected(task.plan, setup)
-        task.scores = len(expected)
-        task.missing = len(protocol.missing(expected, task.plan, setup, done))
-        attempt = last.get(spec.name)
+        task.scores = len(runner.expected(task.plan, setup))
+        task.missing = missing(task, None if force else store, setup)
+        attempt = last.get(task.plan.spec.name)
         if not task.missing and attempt is not None and attempt.outcome == "diverged":
             task.trouble = f"{attempt.error} (--force tries anew)"
         needed = list(task.needed())
@@ -157,6 +154,13 @@ def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setu
         task.shared = {_trained(p).spec.name for p in needed if not _is_made(p, setup)}
         task.shared -= {_trained(teacher.plan).spec.name for teacher in task.teachers}
     _estimate(found, History(measured, tried), force, setup)
+
+
+def missing(task: Task, store: Store | None, setup: Setup) -> int:
+    """How many scores of a task the store lacks; without one, that is all of them."""
+    plan = task.plan
+    done = store.done(plan.spec, plan.protocol.seed) if store else {}
+    return len(protocol.missing(runner.expected(plan, setup), plan, setup, done))
 
 
 def _trained(plan: Plan) -> Plan:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from flowbench import disk
 from flowbench.discovery import everything, provenance
 from flowbench.records import FlowbenchError, RunFailed, visible
 
@@ -97,7 +98,7 @@ def is_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory(plan: Any) -> Iterator[None]:
-    """Raises RunFailed with what to type, in the place of an error that memory ran out.
+    """Raises RunFailed with what to do, in the place of an error that memory or a disk ran out.
 
     `plan` is a `plans.Plan`.
     """
@@ -106,6 +107,8 @@ def memory(plan: Any) -> Iterator[None]:
     except FlowbenchError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in disk.CURES:
+            raise disk.Unwritten(disk.line(error, error.filename or "a file")) from error
         if not is_memory(error):
             raise
         place = "".join(f"{word}: " for word in where(error, plan.method)[:1])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,29 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
 
+from flowbench import part_files, torch_files
+from flowbench.disk import writing
 from flowbench.records import FlowbenchError
+
+CHUNK = 2**20  # bytes that are read together for a checksum
 
 
 def write(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, so that a reader sees the old file or the new, never a part.
 
-    A link stays one, and a device or pipe stays what it is: the content goes into it.
+    A link stays one, and a device or pipe stays what it is: the content goes into it. Raises
+    `disk.Unwritten` where the disk is full, broken or read-only.
     """
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = Path(os.path.realpath(path))
+    with writing(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(Path(os.path.realpath(path)), content)
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_files.beside(path)
     try:
         with part.open("wb") as file:
             file.write(content)
@@ -55,34 +64,92 @@ def load_state(path: Path, device: str = "cpu") -> dict[str, Any]:
     body, checksum = content[:-32], content[-32:]
     if hashlib.sha256(body).digest() != checksum:
         raise FlowbenchError(f"{path} is damaged; delete it, and this stage is trained anew")
-    return torch.load(BytesIO(body), map_location=device, weights_only=True)
+    try:
+        return torch_files.load(BytesIO(body), device)
+    except Exception as error:  # of a file that was made to fit its checksum
+        raise FlowbenchError(
+            f"{path} holds no state of a training; delete it, and this stage is trained anew"
+        ) from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Store tensors as safetensors with `facts` (JSON) in the header."""
+    """Store tensors as safetensors with `facts` (JSON) and a checksum of all in the header."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write(path, dump_tensors(plain, {"facts": json.dumps(facts)}))
+    write(path, _sealed(dump_tensors(plain, {"facts": json.dumps(facts)})))
+
+
+def _sealed(content: bytes) -> bytes:
+    """The content of a safetensors file with `sha256` of the rest among its metadata.
+
+    The format itself has no checksum: a flipped bit would be another weight.
+    """
+    header, tensors = _divided(content)
+    header["__metadata__"]["sha256"] = _checksum(header, [tensors])
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return b"".join([len(text).to_bytes(8, "little"), text, tensors])
+
+
+def _divided(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Header and tensors of a safetensors file."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), memoryview(content)[end:]
+
+
+def _checksum(header: Mapping[str, Any], tensors: Iterable[bytes | memoryview]) -> str:
+    hasher = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for part in tensors:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def _verify(path: Path, header: dict[str, Any], tensors: Iterable[bytes | memoryview]) -> None:
+    """Raise FlowbenchError where a file has a checksum and another content.
+
+    Files of others and of earlier versions have none.
+    """
+    said = (header.get("__metadata__") or {}).pop("sha256", None)
+    if said is not None and said != _checksum(header, tensors):
+        raise FlowbenchError(f"{path} is damaged: its content is not that of its checksum")
+
+
+def verify(path: Path) -> None:
+    """Raise FlowbenchError for a damaged file of `save_tensors`; it is read, but not held."""
+    read_facts(path)  # so that the header is sound
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        _verify(path, header, iter(lambda: file.read(CHUNK), b""))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` stored: (tensors, facts); raises FlowbenchError for another file."""
+    """What `save_tensors` stored: (tensors, facts).
+
+    Raises FlowbenchError for another file and for a damaged one.
+    """
     from safetensors import SafetensorError
 
     try:
-        tensors = load_tensors(path.read_bytes())
-    except (SafetensorError, OSError, ValueError) as error:
+        content = path.read_bytes()
+        tensors = load_tensors(content)
+        facts = read_facts(path)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FlowbenchError(f"{path} cannot be read as safetensors: {error}") from error
-    return tensors, read_facts(path)
+    header, rest = _divided(content)
+    _verify(path, header, [rest])
+    return tensors, facts
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The facts of `save_tensors` alone, from the header; raises FlowbenchError likewise."""
+    """The facts of `save_tensors` alone, from the header, of which the checksum is not looked at.
+
+    Raises FlowbenchError for another file.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "np") as file:
             return json.loads((file.metadata() or {}).get("facts", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise FlowbenchError(f"{path} cannot be read as safetensors: {error}") from error
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowbench.records import Absent, FlowbenchError
+from flowbench import offline
+from flowbench.records import Absent, FlowbenchError, visible
 from flowbench.training import Progress, ignore
 
 TRIES = 5  # connections that may break, each going on where the one before it stopped
@@ -42,20 +43,40 @@ def fetch(
         if path.exists():
             _check(path, sha256, "delete it, and the same command downloads it")
             return path
+        _check_network(url, path, instead)
         _receive(url, part, watch or ignore)
-        try:
-            _check(part, sha256, f"{url} has another file, or it was damaged on its way; try again")
-        except FlowbenchError:
-            part.unlink()
-            raise
-        os.replace(part, path)
+        _keep(url, part, path, sha256)
     return path
+
+
+def _keep(url: str, part: Path, path: Path, sha256: str) -> None:
+    """Let the file take its place; one with another checksum is removed."""
+    other = f"{shown(url)} has another file, or it was damaged on its way; try again"
+    try:
+        _check(part, sha256, other)
+    except FlowbenchError:
+        part.unlink()
+        raise
+    os.replace(part, path)
+
+
+def _check_network(url: str, path: Path, instead: str) -> None:
+    if offline.wanted():
+        help = _instead(instead, path)
+        raise Absent(f"--offline forbids the download of {shown(url)}: {help}")
+
+
+def shown(url: str) -> str:
+    """The address without user, password and query, which may hold a token."""
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    return visible(bare.geturl() + "?..." * bool(parts.query))
 
 
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL):
-        raise FlowbenchError(f"{url} is not https: only encrypted downloads are made")
+        raise FlowbenchError(f"{shown(url)} is not https: only encrypted downloads are made")
 
 
 @contextmanager
@@ -83,10 +104,15 @@ def _reasons(url: str, path: Path, instead: str) -> Iterator[None]:
     try:
         yield
     except RequestException as error:
-        help = instead or f"put the file at {path}"
-        raise Absent(f"{url} ({path.name}) cannot be downloaded: {_why(error)}; {help}") from error
+        help = _instead(instead, path)
+        name = f"{shown(url)} ({path.name})"
+        raise Absent(f"{name} cannot be downloaded: {_why(error)}; {help}") from error
     except OSError as error:
         raise FlowbenchError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _instead(instead: str, path: Path) -> str:
+    return instead or f"put the file at {path}"
 
 
 def _why(error: Any) -> str:

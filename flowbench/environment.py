@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -31,9 +33,10 @@ def device(word: str) -> str:
     return "cuda:0" if word == "cuda" else word
 
 
-def capture(device: str) -> dict[str, Any]:
+def capture(device: str, deterministic: bool = False) -> dict[str, Any]:
     """All that may move a number without being part of the run's own description."""
-    return {
+    mode = {"deterministic": True} if deterministic else {}
+    return mode | {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": torch.__version__,
@@ -44,6 +47,18 @@ def capture(device: str) -> dict[str, Any]:
         "git": git_state(),
         "packages": packages(),
     }
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads on the processor inside; None: as many as before."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_name(device: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbench import meters
+from flowbench import meters, timing
 from flowbench.checkpoints import file_hash
 from flowbench.data.base import scattered
 from flowbench.environment import device_name
@@ -168,7 +168,8 @@ class Examination:
         noise = self.sampler.noise(indices)  # made on the CPU: no part of what a sampler costs
         meters.reset_peak(device)
         held = meters.held_mib(device, self.network)
-        seconds = meters.median_seconds(lambda: self.sampler.call(noise, indices, nfe), device)
+        with timing.alone(device, self.setup.note):
+            seconds = meters.median_seconds(lambda: self.sampler.call(noise, indices, nfe), device)
         facts = {
             "batch": len(indices),
             "device": device_name(device),

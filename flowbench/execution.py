@@ -1,59 +1,100 @@
 """One run carried out against the database: what is missing is made, and how it ended is stored."""
 
-import signal
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Container
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 
-from flowbench import blame, environment, observation, planning, protocol, runner
+from flowbench import (
+    blame,
+    disk,
+    environment,
+    faults,
+    observation,
+    offline,
+    planning,
+    protocol,
+    runner,
+)
 from flowbench.events import Begun
+from flowbench.interruption import terminable
 from flowbench.planning import Plan, Request, Setup
 from flowbench.records import Artifact, FlowbenchError, Score
 from flowbench.store import Store
 from flowbench.store.attempts import Attempt
+from flowbench.store.leases import Held, Superseded
 
+__all__ = ["Ended", "Job", "Opened", "execute", "terminable", "work"]
 
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Make SIGTERM end a run as Ctrl-C does: recorded as interrupted, to be gone on with."""
-
-    def stop(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+Lease = Callable[[int], AbstractContextManager[Any]]  # what goes on while that attempt is open
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs; what it finds under `key` must be the run that was planned."""
+    """All that a worker needs; what it finds under `key` must be the run that was planned.
+
+    `expired` are attempts whose worker has died elsewhere; without `threads` torch decides.
+    """
 
     request: Request
     key: str
-    url: str
+    url: str = field(repr=False)  # which may hold a password
     setup: dict[str, Any]  # what pickles of a Setup
     force: bool
-    threads: int
+    threads: int = 0
+    expired: frozenset[int] = frozenset()
 
 
-def work(job: Job, send: Callable[[Any], None]) -> str:
-    """Do one job in a process of its own; returns why it failed, or nothing.
+@dataclass(frozen=True)
+class Opened:
+    """What a worker says as soon as its attempt is there."""
 
-    `send` gets its progress and its notes.
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last word of a worker: why the run failed, or nothing.
+
+    A `fault` is one of the machine; `elsewhere` means that another worker holds the run.
     """
-    torch.set_num_threads(job.threads)
+
+    failure: str = ""
+    kind: Literal["", "fault", "elsewhere"] = ""
+
+    @classmethod
+    def of(cls, error: Exception, failure: str) -> "Ended":
+        """What an error comes to, `failure` in words."""
+        if isinstance(error, Held | Superseded):
+            return cls(failure, "elsewhere")
+        return cls(failure, "fault" if faults.of_error(error) else "")
+
+
+def work(job: Job, send: Callable[[Any], None]) -> Ended:
+    """Do one job in a process of its own; `send` gets its attempt, progress and notes."""
+    offline.obey()
+    if job.threads:
+        torch.set_num_threads(job.threads)
     setup = Setup(**job.setup, watch=send, note=send)
     plan = planning.plan(job.request, setup)
     if plan.spec.key != job.key:
-        return "its code or data changed while the suite ran: run the suite again"
-    return execute(Store(job.url), plan, setup, job.force, wait=True)
+        return Ended("its code or data changed while the suite ran: run the suite again")
+    store, trouble = Store(job.url), [Ended()]
+
+    def lease(attempt: int) -> AbstractContextManager[Any]:
+        send(Opened(attempt))
+        return nullcontext()  # its parent beats for it
+
+    def caught(error: Exception) -> None:
+        trouble.append(Ended.of(error, ""))
+
+    failure = execute(
+        store, plan, setup, job.force, caught=caught, lease=lease, expired=job.expired
+    )
+    return Ended(failure, trouble[-1].kind)
 
 
 def execute(
@@ -61,31 +102,49 @@ def execute(
     plan: Plan,
     setup: Setup,
     force: bool = False,
-    wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
     caught: Callable[[Exception], None] = lambda error: None,
+    lease: Lease = lambda attempt: nullcontext(),
+    expired: Container[int] = (),
 ) -> str:
     """Do what is missing of one run; returns why it failed, or nothing.
 
-    `wait` is for another process that works on the same run; without it, that is a failure.
-    `caught` gets the error behind a failure, with its traceback.
+    `expired` attempts hold it no longer; `caught` gets the error behind a failure.
     """
     try:
         observers = observation.asked(setup.track)
-        with runner.claim(plan, setup, wait):
-            done = {} if force else store.done(plan.spec, plan.protocol.seed)
-            todo = protocol.missing(runner.expected(plan, setup), plan, setup, done)
-            if not todo:
+        with runner.claim(plan, setup):
+            if not (_abandoned(store, plan) or _missing(store, plan, setup, force)):
                 return _settled(store, plan, say)
-            surroundings = environment.capture(setup.device)
-            with store.attempt(plan.spec, surroundings, force) as attempt:
-                past, begun = _past(store, plan, attempt), Begun(attempt.number, attempt.generation)
-                with observation.observed(plan, setup, observers, begun, past) as heard:
-                    _make(plan, heard, todo, attempt)
+            surroundings = environment.capture(setup.device, setup.deterministic)
+            with (
+                store.attempt(plan.spec, surroundings, force, expired) as attempt,
+                lease(attempt.id),
+                _observed(store, plan, setup, observers, attempt) as heard,
+            ):  # another machine may just have ended it
+                _make(store, plan, heard, _missing(store, plan, setup, force), attempt)
     except Exception as error:
         caught(error)
         return _why(error, plan, setup)
     return ""
+
+
+def _abandoned(store: Store, plan: Plan) -> bool:
+    """Whether an attempt that died here is still open, which the next one ends."""
+    return any(holder.alive is False for holder in store.holders([plan.spec.key]).values())
+
+
+def _missing(store: Store, plan: Plan, setup: Setup, force: bool) -> set[protocol.Key]:
+    done = {} if force else store.done(plan.spec, plan.protocol.seed)
+    return protocol.missing(runner.expected(plan, setup), plan, setup, done)
+
+
+def _observed(
+    store: Store, plan: Plan, setup: Setup, observers: Any, attempt: Attempt
+) -> AbstractContextManager[Setup]:
+    """The setup whose observers hear of the attempt."""
+    begun = Begun(attempt.number, attempt.generation)
+    return observation.observed(plan, setup, observers, begun, _past(store, plan, attempt))
 
 
 def _past(store: Store, plan: Plan, attempt: Attempt) -> list[Score]:
@@ -97,9 +156,28 @@ def _past(store: Store, plan: Plan, attempt: Attempt) -> list[Score]:
     return [row.score for row in rows if (row.run, row.generation) == own]
 
 
-def _make(plan: Plan, setup: Setup, todo: set[protocol.Key], attempt: Attempt) -> None:
+def _noting(setup: Setup, attempt: Attempt) -> Callable[[str], None]:
+    """Says a note, and keeps it with the attempt."""
+
+    def note(text: str) -> None:
+        setup.note(text)
+        attempt.note(text)
+
+    return note
+
+
+def _make(
+    store: Store, plan: Plan, setup: Setup, todo: set[protocol.Key], attempt: Attempt
+) -> None:
+    """Make and keep what is in `todo`; of a group that was cut short, what is there stays."""
+    if not todo:
+        return
+    setup = replace(setup, note=_noting(setup, attempt))
+    known = store.done(plan.spec, plan.protocol.seed).keys() - todo
     with blame.memory(plan):
         for made in runner.run(plan, setup, todo, attempt.generation):
+            if isinstance(made, Score) and (made.subject, made.name, made.nfe, made.n) in known:
+                continue
             _keep(attempt, made)
             if isinstance(made, Score):
                 setup.observe(made)
@@ -109,6 +187,8 @@ def _why(error: Exception, plan: Plan, setup: Setup) -> str:
     """The error at hand in one line; of one that is not meant for users, the plugin's own line."""
     if isinstance(error, FlowbenchError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in disk.CURES:
+        return disk.line(error, error.filename or "a file")
     return f"{blame.line(error, plan.method)} ({_log(plan, setup)})"
 
 

@@ -13,7 +13,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from flowbench.checkpoints import read_facts, save_tensors
+from flowbench.checkpoints import read_facts, save_tensors, verify
+from flowbench.disk import writing
 from flowbench.meters import gib
 from flowbench.records import FlowbenchError
 
@@ -113,7 +114,8 @@ class Shards:
         """See to it that a shard is there: "found" or "made", "busy" where another has its lock."""
         path = self.path(part)
         try:
-            held = FileLock(path.with_suffix(".lock")).acquire(timeout=0)
+            with writing(path):
+                held = FileLock(path.with_suffix(".lock")).acquire(timeout=0)
         except Timeout:
             return "busy"
         with held:
@@ -129,6 +131,7 @@ class Shards:
         if not path.exists():
             return False
         try:
+            verify(path)
             return read_facts(path).get("facts") == self.facts
         except FlowbenchError as error:
             self.note(f"{error}; it is made anew")

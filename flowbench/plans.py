@@ -17,8 +17,9 @@ class Setup:
     `every` is the time in seconds between checkpoints. `weights` are the files of pretrained
     networks by name, of feature extractors and of losses, `reference` a file of statistics to hold
     features against. `micro_batch` examples go through a training step at once; None: all, or what
-    fits. `track` names observers, such as "tensorboard" or "mlflow,experiment=x"; `observe` hands
-    an event on to those of the attempt at hand.
+    fits. `deterministic` takes only kernels that give the same bits every time. `track` names
+    observers, such as "tensorboard" or "mlflow,experiment=x"; `observe` hands an event on to those
+    of the attempt at hand.
     """
 
     device: str = "cpu"
@@ -31,6 +32,7 @@ class Setup:
     reference: Path | None = None
     micro_batch: int | None = None
     compile: bool = False
+    deterministic: bool = False
     track: tuple[str, ...] = ()
     observe: Callable[[Any], None] = lambda event: None
 

@@ -1,7 +1,6 @@
 """Presets: a paper's settings in a TOML file beside the method's module, each with its source."""
 
 import inspect
-import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flowbench import options, plugins
+from flowbench import options, plugins, toml_files
 from flowbench.plans import Request
 from flowbench.records import ADAPTIVE, FlowbenchError
 
@@ -85,8 +84,8 @@ def of(method: str) -> dict[str, Preset]:
     if not path.is_file():
         return {}
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        tables = toml_files.read(path)
+    except ValueError as error:
         raise FlowbenchError(f"the presets {path} are no TOML: {error}") from error
     found = {}
     for name, table in tables.items():

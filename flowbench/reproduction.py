@@ -5,14 +5,12 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from flowbench import planning, plugins, setting
+from flowbench import environment, planning, plugins, setting
 from flowbench.checkpoints import read_facts
 from flowbench.comparison.fingerprint import is_speed
 from flowbench.explanation import ABSENT, compare, decided
@@ -25,7 +23,7 @@ ORDER = (EQUAL, WITHIN, DIFFERENT)
 RELATIVE = 1e-3  # tolerance where too few seeds say how far a number varies
 SEEDS = 3  # from which on they say it
 SHOWN = 16  # characters of a value in an error message
-MACHINE = ("python", "torch", "device", "threads", "cuda", "tf32", "git")
+MACHINE = ("python", "torch", "device", "threads", "cuda", "tf32", "git", "deterministic")
 
 
 class Different(FlowbenchError):
@@ -228,18 +226,12 @@ def surroundings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
             yield f"{name}: stored {a}, today {b}"
 
 
-@contextmanager
-def threads(environments: Iterable[Mapping[str, Any]]) -> Iterator[None]:
+def threads(environments: Iterable[Mapping[str, Any]]) -> AbstractContextManager[None]:
     """As many threads as the run had, where that is one number: sums depend on it in the last bits.
 
     A number above the cores of this machine is left alone.
     """
-    before = torch.get_num_threads()
     counts = {facts.get("threads") for facts in environments}
     count = counts.pop() if len(counts) == 1 else None
-    if isinstance(count, int) and 1 <= count <= (os.cpu_count() or 1):
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    here = isinstance(count, int) and 1 <= count <= (os.cpu_count() or 1)
+    return environment.threads(count if here else None)

@@ -11,12 +11,14 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from flowbench import meters, network_files, optimizers, plugins, training_log
+from flowbench import determinism, meters, network_files, optimizers, plugins, training_log
 from flowbench.checkpoints import read_tensors, save_tensors
+from flowbench.disk import writing
 from flowbench.examination import Examination, describe
 from flowbench.planning import Plan, Setup
 from flowbench.protocol import Key, expected_scores, field_interval
 from flowbench.records import Artifact, Diverged, FlowbenchError, RunFailed, Score
+from flowbench.store.leases import Held
 from flowbench.teacher import Teacher
 from flowbench.training import Bill, Run, total
 
@@ -33,18 +35,20 @@ def expected(plan: Plan, setup: Setup) -> set[Key]:
 
 @contextmanager
 def claim(plan: Plan, setup: Setup, wait: bool = False) -> Iterator[None]:
-    """Hold the run for this process; raises RunFailed if another one works on it.
+    """Hold the run for this process; raises Held if another one works on it.
 
     The lock goes with the process, however it ends. `wait` is for teachers, which several
     students may need at once.
     """
     setup.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(setup.folder / f"{plan.spec.name}.lock")
+    place = setup.folder / f"{plan.spec.name}.lock"
+    lock = FileLock(place)
     try:
-        lock.acquire(timeout=0)
+        with writing(place):
+            lock.acquire(timeout=0)
     except Timeout:
         if not wait:
-            raise RunFailed(f"{plan.spec.name} is being worked on by another process") from None
+            raise Held(f"{plan.spec.name} is being worked on by another process") from None
         setup.note(f"waiting for another process that trains {plan.spec.name}")
         lock.acquire()
     try:
@@ -64,6 +68,11 @@ def run(
     folder = plan.folder(setup, generation)
     if generation > 1:  # what is forced is trained anew
         plan = replace(plan, trained=None)
+    with determinism.mode(setup.deterministic):
+        yield from _made(plan, setup, folder, todo)
+
+
+def _made(plan: Plan, setup: Setup, folder: Path, todo: set[Key]) -> Iterator[Score | Artifact]:
     trained = train(plan, setup, folder)
     source = folder if plan.trained is None else plan.trained.folder(setup)
     yield describe("network", source / "network.safetensors", setup)

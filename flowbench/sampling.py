@@ -1,6 +1,7 @@
 """Samples of a trained network: drawn once for each NFE, counted, and kept."""
 
 import gc
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from flowbench.training import Progress
 
 BATCH = 500  # samples that are drawn together
 SHARD = 5000  # samples that a crash may cost
+ROWS = 8  # of which a batch is filled up to a multiple: a few rows more or less round otherwise
 
 
 @dataclass
@@ -52,9 +54,9 @@ class Sampler:
                 facts["clipped"] = (raw.abs() > 1).sum().item() / raw.numel()
                 raw = quantise(raw)
             save_tensors(path, {"samples": raw}, facts)
-            for part in path.parent.glob(f"{path.stem}.*.part"):
-                part.unlink()
             kept = raw, facts
+        for part in path.parent.glob(f"{path.stem}.*.part"):  # also of a process that was killed
+            part.unlink(missing_ok=True)
         return scale(kept[0]).to(self.plan.data.device), kept[1]
 
     @cached_property
@@ -96,7 +98,8 @@ class Sampler:
             indices = range(done, min(done + self.batch, rows.stop))
             drawn = self._try(indices, nfe)
             if drawn is None:  # outside of `except`, which would keep what the try has used
-                self.batch = fewer(self.batch, "sample", "draw", "drawn", self.setup.note)
+                size = len(indices)
+                self.batch = fewer(size, "sample", "draw", "drawn", self.setup.note)
                 continue
             samples, spent = drawn
             parts.append(samples.cpu())
@@ -114,11 +117,18 @@ class Sampler:
         return torch.cat(parts), counted
 
     def _try(self, indices: range, nfe: int) -> tuple[Tensor, float] | None:
-        """One batch of samples and its evaluations, or None where the device has no room."""
-        try:
-            return self.call(self.noise(indices), indices, nfe)
-        except torch.OutOfMemoryError:
-            return None
+        """One batch of samples and its evaluations, or None where the device has no room.
+
+        Kernels for other numbers of rows add in another order, so that a sample would hang on the
+        batch that it is drawn in. An adaptive solver's steps hang on it anyhow.
+        """
+        more = 0 if nfe == ADAPTIVE else -len(indices) % ROWS
+        for rows in dict.fromkeys((len(indices) + more, len(indices))):
+            filled = range(indices.start, indices.start + rows)
+            with suppress(torch.OutOfMemoryError):
+                samples, spent = self.call(self.noise(filled), filled, nfe)
+                return samples[: len(indices)], spent
+        return None
 
     def fitting(self, rows: int, nfe: int) -> int:
         """Up to `rows`, as many samples as the device has room to draw together."""

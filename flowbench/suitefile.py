@@ -6,6 +6,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from flowbench.records import ADAPTIVE, RUN_LEVEL
 
+MOST = 10_000  # evaluations, as of `run --nfe`
+
 
 def _nfe(value: object) -> object:
     """A number of evaluations; "auto" and 0 mean what an adaptive solver takes."""
@@ -13,12 +15,16 @@ def _nfe(value: object) -> object:
         return ADAPTIVE
     if isinstance(value, bool) or not isinstance(value, int) or value < ADAPTIVE:
         raise ValueError('takes whole numbers from 1, or "auto"')
+    if value > MOST:
+        raise ValueError(f"takes numbers up to {MOST}")
     return value
 
 
 Nfe = Annotated[int, BeforeValidator(_nfe)]
 Precision = Literal["fp32", "bf16", "fp16"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Samples = Annotated[int, Field(ge=2, le=2**31 - 1)]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -72,9 +78,9 @@ class Head(Seeing):
     nfe: list[Nfe] = []
     steps: Count | None = None
     batch: Count | None = None
-    samples: Annotated[int, Field(ge=2)] | None = None
+    samples: Samples | None = None
     sample_seed: Seed = 0
-    reference_rows: Annotated[int, Field(ge=2)] | None = None
+    reference_rows: Samples | None = None
     columns: list[str] = []
 
 
@@ -94,10 +100,10 @@ class Row(Seeing):
     nfe: list[Nfe] = []
     steps: Count | None = None
     batch: Count | None = None
-    samples: Annotated[int, Field(ge=2)] | None = None
+    samples: Samples | None = None
     teacher: str | None = None
-    seconds: Annotated[float, Field(ge=0)] | None = None
-    gpu_hours: Annotated[float, Field(ge=0)] | None = None
+    seconds: Duration | None = None
+    gpu_hours: Duration | None = None
     reference: bool = False
 
 
@@ -169,10 +175,10 @@ class Token(Table):
 
     steps: Count
     batch: Count
-    samples: Annotated[int, Field(ge=2)]
+    samples: Samples
     network: str | None = None
     precision: Precision | None = None
-    reference_rows: Annotated[int, Field(ge=2)] | None = None
+    reference_rows: Samples | None = None
     options: dict[str, dict[str, Any]] = {}
 
 

@@ -1,20 +1,22 @@
 """A suite: one TOML file that says what to run, how to examine it, and what numbers to expect."""
 
 import difflib
-import tomllib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from flowbench import options, presets, resolution
+from flowbench import options, presets, resolution, toml_files
 from flowbench.records import FlowbenchError
 from flowbench.suitefile import Expectation, File, Head, Nfe, Places, Row, Seeing, Table, Token
 
 NFES = TypeAdapter(list[Nfe])
 SHOWN = 3  # mistakes named in one error message
+LONGEST = 80  # characters of a wrong value in it
+MOST = 100_000  # runs
 WHERE = {"method": "label", "expect": "metric"}  # the key that tells entries of a list apart
 WORDS = {
     "missing": "is missing",
@@ -76,23 +78,32 @@ def read(path: Path, token: bool = False) -> Suite:
         file = File.model_validate(words)
         file = _tokened(file) if token else file
         rows = tuple(_filled(row, file.suite) for row in file.method)
-        found = tuple(part for entry in file.expect for part in _parts(entry, rows))
+        known = {row.label: row for row in rows}
+        found = tuple(part for entry in file.expect for part in _parts(entry, known))
     except ValidationError as error:
-        mistakes = [_mistake(dict(e), words) for e in error.errors()]
-        more = f"; and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
-        raise FlowbenchError(f"{path}: {'; '.join(mistakes[:SHOWN])}{more}") from error
+        mistakes = [_mistake(dict(e), words) for e in error.errors()[:SHOWN]]
+        more = f"; and {error.error_count() - SHOWN} more" * (error.error_count() > SHOWN)
+        raise FlowbenchError(f"{path}: {'; '.join(mistakes)}{more}") from error
     except (ValueError, FlowbenchError) as error:
         raise FlowbenchError(f"{path}: {error}") from error
-    doubled = {row.label for row in rows if [r.label for r in rows].count(row.label) > 1}
+    _check_rows(path, rows)
+    return Suite(path, file.suite, rows, found)
+
+
+def _check_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Raise FlowbenchError for labels that are there twice, and for more runs than can be meant."""
+    doubled = [label for label, count in Counter(row.label for row in rows).items() if count > 1]
     if doubled:
         raise FlowbenchError(f"{path}: two methods have the label {min(doubled)!r}: rename one")
-    return Suite(path, file.suite, rows, found)
+    runs = sum(len(row.datasets) * len(row.seeds) for row in rows)
+    if runs > MOST:
+        raise FlowbenchError(f"{path}: these are {runs} runs, and at most {MOST} can be meant")
 
 
 def _words(path: Path) -> dict[str, Any]:
     """What the file says; raises FlowbenchError where it is none, or no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml_files.read(path)
     except OSError as error:
         raise FlowbenchError(f"the suite {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -120,7 +131,8 @@ def _mistake(error: dict[str, Any], words: dict[str, Any]) -> str:
 
 
 def _got(error: dict[str, Any]) -> str:
-    return f", not {error['input']!r}"
+    value = repr(error["input"])
+    return f", not {value if len(value) <= LONGEST else value[:LONGEST] + '...'}"
 
 
 def _near(kind: str, key: str) -> str:
@@ -183,9 +195,8 @@ def _usual_nfe(row: Row) -> Sequence[int]:
     return NFES.validate_python(said.value) if said else resolution.NFES
 
 
-def _parts(entry: Expectation, rows: tuple[Row, ...]) -> Iterator[Expectation]:
+def _parts(entry: Expectation, known: Mapping[str, Row]) -> Iterator[Expectation]:
     """One expectation for each of the labels; raises ValueError for what no row measures."""
-    known = {row.label: row for row in rows}
     for label in entry.labels or [entry.label]:
         for needed in filter(None, (label, entry.other)):
             _check(entry, needed, known)
@@ -201,7 +212,7 @@ def _parts(entry: Expectation, rows: tuple[Row, ...]) -> Iterator[Expectation]:
         yield found
 
 
-def _check(entry: Expectation, label: str, known: dict[str, Row]) -> None:
+def _check(entry: Expectation, label: str, known: Mapping[str, Row]) -> None:
     """Raise ValueError unless the row `label` is there and measures what is expected."""
     place = f"expect ({entry.metric})"
     if label not in known:

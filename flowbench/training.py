@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from flowbench import interruption
 from flowbench.average import Average
 from flowbench.checkpoints import load_state, save_state
 from flowbench.data.ahead import drawer
@@ -165,12 +166,15 @@ class Run:
             if now - seen >= TICK or step == steps:
                 seen = now
                 self._show(step, (step - first) / max(now - start, 1e-9))
+            stop = interruption.asked()
             # Where the state takes seconds to write, it is written less often: 5 % of the time.
-            if now - saved >= max(self.every, 20 * pause * (pause > 1)) or step == steps:
+            if stop or now - saved >= max(self.every, 20 * pause * (pause > 1)) or step == steps:
                 self.charge(seconds=spent + now - start, images=step * self.budget.batch)
                 self._save(parts, generator, step)
                 saved = time.monotonic()
                 pause = saved - now
+            if stop:
+                raise KeyboardInterrupt
 
     def _show(self, step: int, speed: float) -> None:
         """Tell the watcher; `speed` in steps per second."""

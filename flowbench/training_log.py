@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowbench.disk import writing
 from flowbench.events import Point
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ class Log:
             return 0.0
         images, loss = step * self.budget.batch, float(self.sum) / self.count
         point = Point(self.stage, step, images, loss, round(seconds, 3))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(point))
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(point))
         self.sum, self.count = 0.0, 0
         start = time.monotonic()
         self.observe(point)

@@ -1,31 +1,34 @@
 """Cells side by side: a process for each, so that one which dies takes no other with it."""
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess, parent_process
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from typing import Any
 
+from flowbench import division, faults, processes
 from flowbench.agenda import Task, ranks
-from flowbench.execution import terminable
-from flowbench.records import FlowbenchError
+from flowbench.execution import Ended, Opened
+from flowbench.heartbeat import Heart
+from flowbench.limits import Limits, span
+from flowbench.processes import Target, Worker, context, cores
 from flowbench.training import Progress
 
-PRELOAD = ["flowbench.execution", "flowbench.metrics.frechet", "ot", "torch._dynamo"]
-LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+__all__ = ["Crew", "Status", "context", "cores"]
+
 LOOK = 0.5  # seconds between looks at what may start
-GRACE = 60.0  # seconds that an interrupted run may take to store where it is
+PAUSE = 2.0  # seconds before the first new try after a fault; each further one waits twice as long
+LONGEST = 60.0  # seconds of such a pause
+OPEN = ("waiting", "elsewhere")
 
 
 @dataclass
 class Status:
-    """What is known of a task: waiting, running, done or failed, and since when."""
+    """What is known of a task: waiting, running, elsewhere, done, failed or interrupted.
+
+    Before `rest` (monotonic) it is not started, after `faults` of the machine or after it was
+    `refused` because another worker holds it.
+    """
 
     task: Task
     word: str = "waiting"
@@ -33,199 +36,197 @@ class Status:
     begun: float = 0.0
     ended: float = 0.0
     failure: str = ""
+    faults: int = 0
+    refused: int = 0
+    rest: float = 0.0
+
+    @property
+    def left(self) -> bool:
+        """Whether it is still to be done."""
+        return self.word not in ("done", "failed")
 
 
 Watch = Callable[[Status, str], None]  # the status that changed, and a note of the run or ""
-
-
-def _child(
-    target: Callable[..., str], job: Any, environment: dict[str, str], pipe: Connection
-) -> None:
-    """The whole life of a worker: it ends with its parent, and as interrupted by SIGTERM."""
-    os.environ.clear()  # the server has the environment of the moment when it was started
-    os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which asks by SIGTERM
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def send(message: Any) -> None:
-        try:
-            pipe.send(message)
-        except OSError:
-            raise KeyboardInterrupt from None  # nobody listens any more
-
-    with terminable():
-        try:
-            failure = target(job, send)
-        except KeyboardInterrupt:
-            raise SystemExit(4) from None
-        except FlowbenchError as error:
-            failure = str(error)
-        except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
-        send({"failure": failure})
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-@dataclass
-class Worker:
-    """A process at work on a task."""
-
-    status: Status
-    process: BaseProcess
-    pipe: Connection
-    finished: bool = False
-
-    def read(self) -> Iterator[Any]:
-        """The messages that have come; the last says how it ended."""
-        try:
-            while self.pipe.poll():
-                yield self.pipe.recv()
-        except (EOFError, OSError):
-            pass
 
 
 @dataclass
 class Crew:
     """Runs tasks in at most `jobs` processes at a time, teachers before their students."""
 
-    target: Callable[..., str]
+    target: Target
     job: Callable[[Task], Any]
     jobs: int
     watch: Watch
     made: Callable[[str], bool] = lambda name: False  # whether a shared teacher's network is there
     context: Any = None
+    limits: Limits = field(default_factory=Limits)
+    shared: division.Alone = field(default_factory=division.Alone)
+    pause: float = PAUSE
 
     def run(self, statuses: Sequence[Status]) -> None:
-        """Run all that wait; on an interruption the workers store where they are first."""
+        """Run all that wait, until the limit of time; workers store where they are first.
+
+        So they do on an interruption.
+        """
         rank = ranks([status.task for status in statuses])
-        order = sorted(statuses, key=lambda status: -rank[status.task.key])
-        running: list[Worker] = []
-        try:
-            while running or any(status.word == "waiting" for status in order):
-                running += self._start(order, running)
-                self._listen(running)
-                running = [worker for worker in running if not self._ended(worker)]
-        finally:
-            stop(running)
+        self._order = sorted(statuses, key=lambda status: -rank[status.task.key])
+        self._running: list[tuple[Status, Worker]] = []
+        self._looked, self._begun = 0.0, time.monotonic()
+        with Heart(self.shared, self._lose) as self._heart:
+            try:
+                while self._lasts():
+                    self._look()
+                    self._start()
+                    self._listen()
+                    self._running = [pair for pair in self._running if not self._ended(*pair)]
+            finally:
+                self._stop()
 
-    def _start(self, order: Sequence[Status], running: Sequence[Worker]) -> list[Worker]:
-        started: list[Worker] = []
-        busy = [worker.status for worker in running]
-        for status in order:
-            if len(busy) >= self.jobs:
-                break
-            if status.word == "waiting" and self._may_start(status, order, busy):
-                busy.append(status)
-                started.append(self._spawn(status))
-        return started
+    def _lasts(self) -> bool:
+        hours = self.limits.hours
+        late = hours is not None and time.monotonic() - self._begun >= 3600 * hours
+        return not late and any(s.word in (*OPEN, "running") for s in self._order)
 
-    def _may_start(self, status: Status, order: Sequence[Status], busy: Sequence[Status]) -> bool:
+    def _look(self) -> None:
+        """Now and then, see what others hold, and what of that they have ended."""
+        now = time.monotonic()
+        if now - self._looked < division.LOOK:
+            return
+        self._looked = now
+        mine = {status.task.key for status, _ in self._running}
+        found = [s for s in self._order if s.word in OPEN and s.task.key not in mine]
+        held = self.shared.held([status.task for status in found])
+        for status in found:
+            if status.task.key in held:
+                self._put(status, "elsewhere")
+                status.refused = 0
+            elif status.word == "elsewhere" and now >= status.rest and not self._settle(status):
+                self._put(status, "waiting")
+
+    def _put(self, status: Status, word: str) -> None:
+        if status.word != word:
+            status.word, status.begun, status.progress = word, time.monotonic(), None
+            self.watch(status, "")
+
+    def _settle(self, status: Status) -> bool:
+        """Whether another worker has ended it; then it has ended here, too."""
+        failure = self.shared.settled(status.task)
+        if failure is not None:
+            self._end(status, failure)
+        return failure is not None
+
+    def _start(self) -> None:
+        for status in self._order:
+            if len(self._running) >= self.jobs:
+                return
+            if status.word == "waiting" and self._may_start(status) and not self._settle(status):
+                worker = processes.spawn(self.context, self.target, self.job(status.task))
+                self._running.append((status, worker))
+                self._put(status, "running")
+                if self.limits.timeout is not None:
+                    worker.limit(self.limits.timeout, self._conclude_late)
+
+    def _may_start(self, status: Status) -> bool:
         """Whether its teachers have ended and it would not wait for what another one makes."""
         task = status.task
-        teachers = [s for s in order if any(s.task is t for t in task.teachers)]
-        if any(teacher.word in ("waiting", "running") for teacher in teachers):
+        teachers = [s for s in self._order if any(s.task is t for t in task.teachers)]
+        if time.monotonic() < status.rest or any(teacher.left for teacher in teachers):
             return False
         broken = next((t for t in teachers if t.word == "failed"), None)
         if broken is not None:
             self._end(status, f"its teacher failed: {broken.task.cell.name}")
             return False
-        shared = {name for other in busy for name in other.task.shared if not self.made(name)}
-        return not task.shared & shared and all(task.key != other.task.key for other in busy)
+        busy = [other.task for other, _ in self._running]
+        shared = {name for other in busy for name in other.shared if not self.made(name)}
+        return not task.shared & shared and all(task.key != other.key for other in busy)
 
-    def _spawn(self, status: Status) -> Worker:
-        receiver, sender = self.context.Pipe(duplex=False)
-        words = (self.target, self.job(status.task), dict(os.environ), sender)
-        process = self.context.Process(target=_child, args=words)
-        process.start()
-        sender.close()
-        status.word, status.begun = "running", time.monotonic()
-        self.watch(status, "")
-        return Worker(status, process, receiver)
-
-    def _listen(self, running: Sequence[Worker]) -> None:
-        if not running:
+    def _listen(self) -> None:
+        if not self._running:
+            time.sleep(min(LOOK, self.pause) / 5)
             return
-        wait([part for w in running for part in (w.pipe, w.process.sentinel)], LOOK)
-        for worker in running:
-            for message in worker.read():
-                self._hear(worker, message)
+        wait([part for _, w in self._running for part in (w.pipe, w.process.sentinel)], LOOK)
+        for status, worker in self._running:
+            self._hear(status, worker)
         time.sleep(0.02)  # a pipe whose process is just ending is always ready
 
-    def _hear(self, worker: Worker, message: Any) -> None:
-        if isinstance(message, dict):
-            worker.finished = True
-            worker.status.failure = message["failure"]
-            return
-        if isinstance(message, Progress):
-            worker.status.progress = message
-        self.watch(worker.status, message if isinstance(message, str) else "")
+    def _hear(self, status: Status, worker: Worker) -> None:
+        for message in worker.read():
+            if isinstance(message, Ended):
+                worker.ended = message
+            elif isinstance(message, Opened):
+                worker.attempt = message.attempt
+                self.shared.opened(message.attempt)
+                self._heart.add(message.attempt)
+            else:
+                status.progress = message if isinstance(message, Progress) else status.progress
+                self.watch(status, message if isinstance(message, str) else "")
 
-    def _ended(self, worker: Worker) -> bool:
-        if worker.process.is_alive() and not worker.finished:
+    def _lose(self, attempt: int) -> None:
+        """End the worker of an attempt that is another's by now: it has nothing to save."""
+        for _, worker in list(self._running):
+            if worker.attempt == attempt and not worker.overdue:
+                worker.superseded = True
+                worker.kill()
+
+    def _ended(self, status: Status, worker: Worker) -> bool:
+        if worker.process.is_alive() and worker.ended is None:
             return False
-        for message in worker.read():  # what came between the last look and its end
-            self._hear(worker, message)
-        worker.process.join(GRACE / 10)
-        worker.process.kill()  # one that has said how it ended has nothing more to do
-        worker.pipe.close()
-        failure = worker.status.failure if worker.finished else _cause(worker.process.exitcode)
-        self._end(worker.status, failure)
+        self._hear(status, worker)  # what came between the last look and its end
+        worker.close()
+        self._heart.drop(worker.attempt)
+        self._judge(status, worker)
         return True
+
+    def _judge(self, status: Status, worker: Worker) -> None:
+        """Settle how a task ended whose worker has."""
+        late = worker.overdue and (worker.ended is None or worker.ended.failure)
+        ended = worker.ended if worker.ended and not late else self._died(worker)
+        if ended.kind == "elsewhere":
+            status.refused += 1
+            self._put(status, "elsewhere")
+            status.rest = time.monotonic() + min(LONGEST, division.LOOK * 2**status.refused)
+        elif ended.kind == "fault" and status.faults < self.limits.retries:
+            pause = min(LONGEST, self.pause * 2**status.faults)
+            status.faults += 1
+            status.rest = time.monotonic() + pause
+            self.watch(status, f"{ended.failure}; it is tried again in {pause:.0f} s")
+            self._put(status, "waiting")
+        else:
+            self._end(status, ended.failure)
+
+    def _died(self, worker: Worker) -> Ended:
+        """Store and say how a worker ended that did not say so itself."""
+        if worker.superseded:
+            return Ended("another worker has taken it over", "elsewhere")
+        if worker.overdue:
+            return Ended(self._conclude_late(worker))
+        code = worker.process.exitcode
+        starved = faults.killings() > worker.killings
+        self.shared.conclude(worker.attempt, faults.outcome(code), faults.words(code, starved))
+        return Ended(faults.words(code, starved), "fault" if faults.of_exit(code) else "")
+
+    def _conclude_late(self, worker: Worker) -> str:
+        """Store that an attempt has spent its time, and say so."""
+        words = f"stopped after {span(self.limits.timeout or 0.0)}, its limit (--timeout)"
+        self.shared.conclude(worker.attempt, "timeout", words)
+        return words
 
     def _end(self, status: Status, failure: str) -> None:
         status.word, status.failure = "failed" if failure else "done", failure
         status.ended = time.monotonic()
+        status.begun = status.begun or status.ended
         self.watch(status, "")
 
-
-def _cause(code: int | None) -> str:
-    """Why a process ended that did not say how."""
-    if code is not None and code < 0:
-        return f"its process was killed by {signal.Signals(-code).name}"
-    return f"its process ended with exit code {code}"
-
-
-def stop(workers: Sequence[Worker]) -> None:
-    """End the processes that still run: first politely, then by force."""
-    for worker in workers:
-        worker.process.terminate()
-    deadline = time.monotonic() + GRACE
-    try:
-        for worker in workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-    finally:
-        for worker in workers:
-            worker.process.kill()
-
-
-@contextmanager
-def context(threads: int) -> Iterator[Any]:
-    """Where processes come from: a server that has imported all that is slow, and nothing else.
-
-    Its libraries read the limits on their threads when they are loaded.
-    """
-    before = {name: os.environ.get(name) for name in LIMITS}
-    os.environ.update(dict.fromkeys(LIMITS, str(threads)))
-    try:
-        found = multiprocessing.get_context("forkserver")
-        found.set_forkserver_preload(PRELOAD)
-        from multiprocessing.forkserver import ensure_running
-
-        ensure_running()
-        yield found
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _stop(self) -> None:
+        """End the workers, which store where they are; one may just have ended well."""
+        try:
+            processes.stop([worker for _, worker in self._running])
+        finally:
+            for status, worker in self._running:
+                self._hear(status, worker)
+                if worker.ended is None or worker.ended.kind:
+                    self.shared.conclude(worker.attempt, "interrupted", "")
+                    self._put(status, "interrupted")
+                else:
+                    self._end(status, worker.ended.failure)
+                worker.close()

@@ -1,11 +1,16 @@
 #!/bin/sh
-# What tests of the page and of LaTeX tables need from Debian: chromium, pdflatex.
+# What tests of the page, of LaTeX tables and of a database on a server need from Debian:
+# chromium, pdflatex, and PostgreSQL, of which the tests start a private server themselves.
 # Where it cannot be installed, one line says so, and those tests are skipped.
 
 packages=""
 command -v chromium >/dev/null || packages="chromium"
 command -v pdflatex >/dev/null && kpsewhich booktabs.sty >/dev/null ||
     packages="$packages texlive-latex-base texlive-latex-recommended"
+for server in "$(command -v initdb)" /usr/lib/postgresql/*/bin/initdb; do
+    [ -x "$server" ] && break
+done
+[ -x "$server" ] || packages="$packages postgresql"
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

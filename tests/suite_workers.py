@@ -1,18 +1,31 @@
 """What the workers of test_suites.py do: little, so that the processes around it are tested."""
 
+import errno
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
+from flowbench.execution import Ended, Opened
 from flowbench.records import FlowbenchError
 from flowbench.training import Progress
+
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "segv": signal.SIGSEGV,
+    "bus": signal.SIGBUS,
+    "abort": signal.SIGABRT,
+    "term": signal.SIGTERM,
+}
 
 
 def obey(job, send):
     """Write down when the job began and ended, and do what it says in between."""
     with open(job["log"], "a") as log:
         log.write(f"begin {job['name']}\n")
+    if job.get("attempt"):
+        send(Opened(job["attempt"]))
     for step in range(job.get("steps", 0)):
         send(Progress("train", step + 1, job["steps"]))
         send("a note")
@@ -29,8 +42,31 @@ def obey(job, send):
         raise FlowbenchError("wrong words")
     if word == "exit":
         os._exit(7)
-    if word == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    begun = Path(job["log"]).read_text().count(f"begin {job['name']}\n")
+    if word == "once":
+        word = "kill" if begun == 1 else ""
+    if word in SIGNALS:
+        os.kill(os.getpid(), SIGNALS[word])
+        time.sleep(60)
+    if word == "disk":
+        raise OSError(errno.EIO, "the disk is gone")
+    if word == "full":
+        raise OSError(errno.ENOSPC, "no room")
+    if word == "held":
+        return Ended("held by another") if begun > 1 else Ended("held by another", "elsewhere")
     with open(job["log"], "a") as log:
         log.write(f"end {job['name']} {os.environ.get('FLOWBENCH_PLUGINS', '')}".rstrip() + "\n")
     return word
+
+
+def resist(job, send):
+    """Ignore SIGTERM, start a child and one with a session of its own, and wait for ever."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "600"])
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    part = Path(job["pids"] + ".part")
+    part.write_text(f"{os.getpid()} {child.pid} {other.pid}")
+    part.rename(job["pids"])
+    send(Opened(7))
+    while True:
+        time.sleep(600)

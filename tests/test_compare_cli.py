@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from stored_rows import DATA, floor, put, score, spec, timed
+from stored_rows import DATA, floor, let_in, put, score, spec, timed
 
 from flowbench.comparison.build import build
 from flowbench.records import Budget, Diverged, FlowbenchError, Measured, RunFailed, Score, Tried
@@ -344,8 +344,9 @@ def test_a_failure_of_another_method_or_data_set_stays_where_it_is(flowbench, da
 
 
 @pytest.fixture
-def hostile(database):
+def hostile(database, monkeypatch):
     """A database whose every word wants to be more than a word."""
+    let_in(monkeypatch)
     facts = {"protocol": {"weights": ESCAPE, "extractor": {"network": ESCAPE}, "mine": ESCAPE}}
     for seed in range(3):
         given = {"changed": {"note": ESCAPE}, "options": {"note": ESCAPE, "guidance": ESCAPE}}

@@ -23,6 +23,7 @@ LIBRARY = {
         "places",
         "weights",
     ],
+    *["determinism", "timing", "torch_files"],
 }
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
@@ -45,15 +46,19 @@ ORDER = [
         "report",
         "history",
         "estimate",
+        "heartbeat",
         "execution",
         "agenda",
+        "division",
+        "processes",
         "workers",
     ],
     *["bundle", "explanation", "stages", "reproduction", "notebook", "scaffold", "testing"],
 ]
 FLOORS = [
     {"records", "hookspecs"},
-    {"entries", "events", "git"},
+    {"entries", "events", "git", "disk", "faults", "interruption", "limits", "offline"}
+    | {"part_files", "toml_files"},
     LIBRARY | {"discovery", "plugins", "store"},
     set(ORDER),
     {"cli"},
@@ -69,7 +74,7 @@ ROOMS = {
     "alembic": {"store"},
     "click": {"cli"},
     "pydantic": {"options", "presets", "suitefile", "suites"},
-    "multiprocessing": {"workers"},
+    "multiprocessing": {"processes", "workers"},
     "rich": {"cli", "report"},
     "matplotlib": {"report"},
     "altair": {"report"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from stored_rows import put, score, spec
+from stored_rows import let_in, put, score, spec
 
 from flowbench import plugins
 from flowbench.cli import cli
@@ -28,8 +28,9 @@ def reports():
 
 
 @pytest.fixture
-def results(database):
+def results(database, monkeypatch):
     """Two methods, of which one has two seeds and a label with what a table may not have."""
+    let_in(monkeypatch)
     put(database, spec("cfm"), score(1 / 3), score(2.0, nfe=4))
     put(database, spec("cfm", 1), score(0.1 + 0.2), score(2.5, nfe=4))
     awkward = {"changed": {"note": "a\tb\nc"}, "options": {"note": "a\tb\nc"}}

@@ -148,7 +148,7 @@ RUNS = {
             "noise, labels, nfe)[:, :1]:", "noise, labels, nfe):"
         ),
         3,
-        "samples of my-idea are (20, 1), noise is (20, 2)",
+        "samples of my-idea are (24, 1), noise is (24, 2)",
     ),
     "wrong NFE": (
         GOOD.replace("(network, noise, labels, nfe)\n", "(network, noise, labels, nfe + 1)\n"),

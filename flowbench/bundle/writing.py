@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
+from flowbench import disk, part_files
 from flowbench.bundle.manifest import FILES, NAME, ROWS, TABLES, Manifest, Member, rows_name
 from flowbench.records import FlowbenchError
 from flowbench.store import Store
@@ -132,12 +133,14 @@ def _atomic(output: Path) -> Iterator[Path]:
     if output.exists() and not output.is_file():
         raise FlowbenchError(f"{output} is no file: give the bundle another name")
     place = Path(os.path.realpath(output))
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    part = part_files.beside(place.with_name(f".{place.name}"))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, place)
     except OSError as error:
+        if error.errno in disk.CURES:
+            raise disk.Unwritten(disk.line(error, output)) from error
         raise FlowbenchError(f"{output} cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):

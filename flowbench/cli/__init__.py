@@ -1,8 +1,8 @@
 """The flowbench command: parse, call, print. Nothing slow is imported before it is needed."""
 
-import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,8 @@ from keyword import iskeyword
 
 import click
 
-from flowbench.cli import doors
+from flowbench import disk
+from flowbench.cli import doors, guarded, streams
 from flowbench.records import FlowbenchError, visible
 
 COMMANDS = {
@@ -37,6 +38,7 @@ COMMANDS = {
     "weights": "weights",
     "import": "imports",
     "doctor": "doctor",
+    "db": "db",
 }
 GO_ON = ("run", "pairs", "data", "ref", "weights", "reproduce")  # from what they have kept
 INTERRUPTED = 4
@@ -47,7 +49,7 @@ Exit codes:
   0  all that was asked for is there
   1  a defect in flowbench: please report it
   2  the words of the command are wrong; nothing was changed
-  3  a run failed or diverged, or the disk is full; what it had measured is stored
+  3  a run failed or diverged, or a disk is full or read-only; what it had measured is stored
   4  interrupted; the same command goes on from the last checkpoint, if it makes any
   5  nothing that compares: the numbers differ in their fingerprints, or there are none
   6  a check failed: --fail-on found such a verdict, reproduce found other numbers
@@ -63,21 +65,24 @@ class Failure(click.ClickException):
 
 
 class Unwritten(click.ClickException):
-    """Output or a file that found no room, as one line."""
+    """Output or a file that a disk refused, as one line."""
 
     exit_code = UNWRITTEN
 
     def __init__(self, error: OSError):
-        super().__init__(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+        words = f"the output cannot be written: {error.strerror}"
+        if error.filename:
+            words = disk.line(error, visible(str(error.filename)))
+        super().__init__(words)
 
 
 @contextmanager
 def _room() -> Iterator[None]:
-    """Raises Unwritten for a disk that is full or broken; a closed pipe is left to click."""
+    """Raises Unwritten for a disk that is full, broken or not to be written to."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO):
+        if error.errno not in disk.CURES:
             raise
         # What is left in the buffer would fail again when the process ends.
         sys.stdout = io.StringIO()
@@ -102,7 +107,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _room(), doors.told():
+            _require_place()
+            with _room(), guarded.outputs(), doors.told():
                 result = super().invoke(ctx)
                 sys.stdout.flush()
         except FlowbenchError as error:
@@ -114,10 +120,29 @@ class Commands(click.Group):
         return result
 
 
+def _require_place() -> None:
+    """Raise FlowbenchError where the folder of the command is gone, on which paths build."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise FlowbenchError(
+            "the folder that you are in does not exist any more: cd to another one"
+        ) from None
+
+
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flowbench")
-def cli() -> None:
+@click.option(
+    "--offline",
+    is_flag=True,
+    envvar="FLOWBENCH_OFFLINE",
+    help="Forbid every connection, but that to the server of --db.",
+)
+@click.pass_context
+def cli(ctx: click.Context, offline: bool) -> None:
     """Benchmark few-step generative models fairly: every evaluation is counted."""
+    if offline:
+        doors.without_network(ctx)
 
 
 def main() -> None:
@@ -125,4 +150,6 @@ def main() -> None:
     # Threads of libgomp that wait for each other spin for milliseconds by default. Where other
     # programs use the same cores, that makes training several times slower; this wait is shorter.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    streams.secure()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends every command as Ctrl-C does
     cli()

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
-from flowbench.cli import words
+from flowbench.cli import streams, words
 from flowbench.records import FlowbenchError
 
 WEIGHTS = ("inception", "dinov2", "clean", "feature_weights")
@@ -17,11 +15,11 @@ def setup(folder: Path, asked: dict[str, Any]) -> Any:
     from flowbench.planning import Setup
 
     machine = {name: asked.pop(name) for name in ("data_root", "every", "reference")}
-    machine |= {name: asked.pop(name) for name in ("micro_batch", "compile")}
+    machine |= {name: asked.pop(name) for name in ("micro_batch", "compile", "deterministic")}
     return Setup(
         device=environment.device(asked.pop("device")),
         folder=folder,
-        note=lambda text: click.echo(text, err=True),
+        note=streams.tell,
         weights=words.pretrained(*(asked.pop(name) for name in WEIGHTS)),
         **machine,
     )

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import click
-
 from flowbench.agenda import Task, Unready, span
+from flowbench.cli import streams
 from flowbench.suites import Cell
 from flowbench.workers import Status
 
 INTERVAL = 30.0  # seconds between plain lines about what runs
-STYLES = {"waiting": "dim", "running": "cyan", "done": "green", "failed": "bold red"}
+STYLES = {"waiting": "dim", "running": "cyan", "elsewhere": "yellow", "done": "green"}
+STYLES |= {"failed": "bold red", "interrupted": "magenta"}
 ROWS = 40  # above this, rows of which all is done are left out
 
 Watch = Callable[[Status, str], None]
@@ -90,13 +90,13 @@ def words(status: Status, progresses: Progresses) -> str:
     """What stands in a cell of the table."""
     if status.word == "done":
         return f"done {duration(status.ended - status.begun)}" if status.begun else "done before"
-    if status.word != "running":
+    if status.word not in ("running", "elsewhere"):
         return status.word
     left = progresses.left(status)
     eta = f" ETA {duration(left)}" if left else ""
     progress = status.progress
     if progress is None or progress.step >= progress.steps:
-        return f"running{eta}"
+        return f"{status.word}{eta}"
     return f"{progress.stage} {progress.step / progress.steps:.0%}{eta}"
 
 
@@ -109,18 +109,20 @@ class Lines:
     def __call__(self, status: Status, note: str) -> None:
         name = status.task.cell.name
         if note:
-            click.echo(f"{name}: {note}", err=True)
+            streams.tell(f"{name}: {note}")
         elif status.word in ("done", "failed"):
             why = f": {status.failure}" if status.failure else f", {self._rest(status)}"
-            click.echo(f"{status.word} {name}{why}", err=True)
-        elif status.progress is None:
-            click.echo(f"start {name}", err=True)
+            streams.tell(f"{status.word} {name}{why}")
+        elif status.word in ("elsewhere", "interrupted"):
+            streams.tell(f"{status.word} {name}")
+        elif status.word == "running" and status.progress is None:
+            streams.tell(f"start {name}")
         elif time.monotonic() - self.last >= INTERVAL:
             self.last = time.monotonic()
             for other in self.progresses.statuses:
                 if other.word == "running":
                     now = words(other, self.progresses)
-                    click.echo(f"  {other.task.cell.name}: {now}", err=True)
+                    streams.tell(f"  {other.task.cell.name}: {now}")
 
     def _rest(self, status: Status) -> str:
         took = duration(status.ended - status.begun)
@@ -159,7 +161,7 @@ def table(progresses: Progresses, height: int = ROWS) -> Any:
     places = list(dict.fromkeys(map(_row, statuses)))
     shown = places
     if len(places) > height:
-        open_ones = {_row(s) for s in statuses if s.word in ("running", "failed")}
+        open_ones = {_row(s) for s in statuses if s.word not in ("waiting", "done")}
         waiting = [_row(s) for s in statuses if s.word == "waiting"]
         keep = open_ones | set(list(dict.fromkeys(waiting))[: max(0, height - len(open_ones))])
         shown = [place for place in places if place in keep]

@@ -75,10 +75,11 @@ def _plugins() -> int:
 def _database(db: str) -> int:
     from flowbench.records import Absent, FlowbenchError
     from flowbench.store import Store
+    from flowbench.store.engine import Database
 
     try:
         runs = len({attempt.run for attempt in Store.open_existing(words.url(db)).tried()})
-        click.echo(f"database {db}: {runs} runs")
+        click.echo(f"database {Database(words.url(db)).place}: {runs} runs")
     except Absent as error:
         click.echo(f"database: {error}")
     except FlowbenchError as error:

@@ -1,6 +1,7 @@
 """Planned runs carried out one after the other, with what the user wants to see of them."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,22 +18,25 @@ def carry_out(db: str, planned: Callable[[Any], list[Any]], setup: Any, manner: 
 
     Raises RunFailed at the end if one failed; with `manner.debug` the first that fails is the last.
     """
-    from flowbench import execution
+    from flowbench import environment, interruption
+    from flowbench.cli import sweep
     from flowbench.cli.progress import watcher
     from flowbench.store import Store
 
-    with execution.terminable(), watcher(manner.quiet, sys.stderr.isatty()) as watch:
+    with interruption.terminable(), watcher(manner.quiet, sys.stderr.isatty()) as watch:
         setup = dataclasses.replace(setup, watch=watch)
         plans = planned(setup)
         store = Store(words.url(db))
         errors: list[Exception] = []
-        failures = list(_each(store, plans, setup, manner, errors.append))
+        with environment.threads(manner.threads):
+            failures = list(_each(store, plans, setup, manner, errors.append))
+        sweep.joined(store)
     if manner.debug and errors:
         from flowbench.cli import debugger
 
         debugger.examine(errors[0], plans[len(failures) - 1].method)
     if not manner.quiet:
-        _summary(store, plans)
+        summary(store, plans)
     if any(failures):
         raise RunFailed("; ".join(dict.fromkeys(filter(None, failures))))
 
@@ -55,7 +59,9 @@ def _each(
 
 def _one(store, plan, setup, manner: Manner, caught: Callable[[Exception], None]) -> str:
     """Do what is missing of one run; returns its name and why it failed, or nothing."""
+    from flowbench import division, heartbeat
     from flowbench.execution import execute
+    from flowbench.store.leases import Held
 
     name = f"{plan.spec.variant} on {plan.spec.dataset}, seed {plan.spec.seed}"
 
@@ -68,11 +74,17 @@ def _one(store, plan, setup, manner: Manner, caught: Callable[[Exception], None]
 
         profile.show(plan, setup)
     heard = caught if manner.debug else lambda error: None  # an error holds all that was in memory
-    failure = execute(store, plan, setup, manner.force, say=say, caught=heard)
+    lease = functools.partial(heartbeat.beating, store)
+    try:
+        dead = division.awaited(store, plan.spec.key, setup.note)
+    except Held as error:
+        return f"{name}: {error}"
+    failure = execute(store, plan, setup, manner.force, say, heard, lease, dead)
     return f"{name}: {failure}" if failure else ""
 
 
-def _summary(store, plans: Sequence[Any]) -> None:
+def summary(store, plans: Sequence[Any]) -> None:
+    """Print the scores of these runs."""
     from flowbench.cli.tables import ledger
     from flowbench.comparison.build import build
     from flowbench.comparison.opening import goals

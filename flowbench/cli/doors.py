@@ -42,6 +42,14 @@ def _use(ctx: click.Context, parameter: click.Parameter, words: tuple[str, ...])
     ctx.call_on_close(lambda: _restore(PLUGINS, before))
 
 
+def without_network(ctx: click.Context) -> None:
+    """Forbid connections until the command ends."""
+    from flowbench import offline
+
+    for name, value in offline.begin().items():
+        ctx.call_on_close(lambda name=name, value=value: _restore(name, value))
+
+
 def _restore(name: str, value: str | None) -> None:
     if value is None:
         os.environ.pop(name, None)

@@ -10,12 +10,13 @@ SILENCE = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 @dataclass(frozen=True)
 class Manner:
-    """What the options of these names say; `debug` is --pdb."""
+    """What the options of these names say; `debug` is --pdb, `threads` are the processor's."""
 
     force: bool = False
     quiet: bool = False
     debug: bool = False
     profile: bool = False
+    threads: int | None = None
 
     @classmethod
     def of(cls, asked: dict[str, Any]) -> "Manner":

@@ -19,7 +19,10 @@ UNUSED: dict[str, Any] = {
     **{"nfe": (), "sample_seeds": (0,), "samples": None, "weights": None, "reference": None},
     **{"reference_rows": None, "inception": None, "dinov2": None, "clean": False},
 }
-OF_A_RUN = ("suite", "jobs", "dry", "token", "force", "smoke", "debug", "profile", "track")
+OF_A_RUN = (
+    *("suite", "jobs", "threads", "timeout", "max_hours", "retries", "dry", "token", "force"),
+    *("smoke", "debug", "profile", "track"),
+)
 LEFT_OUT = (*UNUSED, *OF_A_RUN, "plugin")  # every command gets its own --plugin
 
 
@@ -47,12 +50,13 @@ def make(ctx: click.Context, db: str, folder: Path | None, quiet: bool, **asked:
     machines that share the folder of runs, the processes share the work. A teacher that is missing
     is trained first, by one of them.
     """
-    from flowbench import execution, planning
+    from flowbench import determinism, execution, planning
     from flowbench.cli.progress import watcher
 
     asked |= UNUSED
     setup = asking.setup(words.runs_folder(db, folder), asked)
-    with execution.terminable(), watcher(quiet, sys.stderr.isatty()) as watch:
+    mode = determinism.mode(setup.deterministic)
+    with execution.terminable(), mode, watcher(quiet, sys.stderr.isatty()) as watch:
         asking.made_folder(setup.folder, folder is not None)
         setup = dataclasses.replace(setup, watch=watch)
         plans = [planning.plan(request, setup) for request in asking.requests(db, **asked)]

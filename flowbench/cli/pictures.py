@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from flowbench import trajectories
+from flowbench import places, trajectories
 from flowbench.cli import stored
 from flowbench.data.base import Data
 from flowbench.noise import unit_noise
@@ -174,7 +174,7 @@ def sheet(store, sections, nfes: Sequence[int] | None, folder: Path, out: Path) 
                 role = f"samples-nfe{nfe or 'auto'}"
                 files = [a for a in store.artifacts(group.spec.name) if a.role == role]
                 if files:
-                    samples = drawing.images(folder / files[-1].path, 20)
+                    samples = drawing.images(places.inside(folder, files[-1].path), 20)
                     if samples is not None:
                         rows.append((f"{group.label}, NFE {nfe or 'auto'}", samples))
     drawing.draw(rows, out)

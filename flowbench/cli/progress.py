@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-
+from flowbench.cli import streams
 from flowbench.training import Progress, ignore
 
 INTERVAL = 10.0  # seconds between plain lines of one stage
@@ -36,7 +35,7 @@ class Lines:
             self.stage, self.last, self.start = progress.stage, -math.inf, now
         if now - self.last >= INTERVAL or progress.step == progress.steps:
             self.last = now
-            click.echo(line(progress), err=True)
+            streams.tell(line(progress))
 
 
 def line(progress: Progress) -> str:

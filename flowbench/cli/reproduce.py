@@ -94,6 +94,7 @@ def _reproduce(store, run: str, folder: Path, runs: Path, quiet: bool, asked: di
         watcher(quiet, sys.stderr.isatty()) as watch,
         reproduction.threads(environments),
     ):
+        asked["deterministic"] = any(one.get("deterministic") for one in environments)
         setup = _setup(folder, watch, {row.score.name for row in rows}, **asked)
         plan = reproduction.same(store, name, spec, setup, runs)
         if not quiet:
@@ -146,7 +147,7 @@ def _surroundings(name: str, environments: Sequence[dict], plan, spec, setup) ->
     """What is another machine, package or code than that of the stored numbers."""
     from flowbench import environment, reproduction
 
-    today = environment.capture(setup.device)
+    today = environment.capture(setup.device, setup.deterministic)
     lines = [line for old in environments for line in reproduction.surroundings(old, today)]
     if plan.spec.version != spec.version:
         lines.append(f"method: stored from {spec.version}, today from {plan.spec.version}")

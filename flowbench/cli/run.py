@@ -27,15 +27,15 @@ def run(ctx, suite, jobs, dry, token, track, db, folder, smoke, **asked) -> None
     --suite, all that a file names is done that way, several runs at a time.
     """
     manner = Manner.of(asked)
+    limits = run_options.limits(asked, suite is not None)
     _check(ctx.params)
     asked["device"] = _device(ctx)
     manner.prepare()
     setup = dataclasses.replace(asking.setup(words.runs_folder(db, folder), asked), track=track)
     _check_track(setup)
+    named = folder is not None
     if suite is not None:
-        return _suite(
-            ctx, suite, db, setup, jobs, dry, token, manner.quiet, manner.force, folder is not None
-        )
+        return _suite(ctx, suite, setup, dry, token, db, jobs, manner, limits, named)
     requests = asking.requests(db, **asked)
     if smoke:
         from flowbench.cli import trial
@@ -43,26 +43,30 @@ def run(ctx, suite, jobs, dry, token, track, db, folder, smoke, **asked) -> None
         return trial.smoke(ctx, requests, setup, manner)
     if dry:
         return _look(dry, db, setup, requests)
-    asking.made_folder(setup.folder, folder is not None)
-    _run(db, setup, requests, asked["preset"], manner)
+    asking.made_folder(setup.folder, named)
+    _run(db, setup, requests, asked["preset"], manner, limits)
 
 
-def _run(db: str, setup: Any, requests: list[Any], preset: str | None, manner: Manner) -> None:
+def _run(
+    db: str, setup: Any, requests: list[Any], preset: str | None, manner: Manner, limits: Any
+) -> None:
     from flowbench import planning
-    from flowbench.cli import doing
+    from flowbench.cli import doing, limited
 
     def plans(setup: Any) -> list[Any]:
         found = [planning.plan(request, setup) for request in requests]
         _say_what_was_not(found[0], preset, setup)
         return found
 
-    doing.carry_out(db, plans, setup, manner)
+    if limits.timeout is None:
+        return doing.carry_out(db, plans, setup, manner)
+    limited.carry_out(db, requests, plans, setup, manner, limits)
 
 
 def _check(given: dict[str, Any]) -> None:
     """Raise what click raises for words that are missing, or that do not go together."""
-    dry, smoke, suite = given["dry"], given["smoke"], given["suite"] is not None
-    if suite:
+    dry = given["dry"]
+    if given["suite"] is not None:
         for name, more in (("smoke", "; of a suite: --token"), ("profile", ""), ("debug", "")):
             if given[name]:
                 word = "pdb" if name == "debug" else name
@@ -74,13 +78,24 @@ def _check(given: dict[str, Any]) -> None:
         raise click.UsageError("Missing argument 'METHOD' (or --suite FILE).")
     if given["dataset"] is None:
         raise click.UsageError("Missing option '--dataset'.")
-    if given["jobs"] is not None or given["token"]:
-        raise click.UsageError("--jobs and --token belong to --suite.")
-    if dry and (smoke or given["debug"] or given["profile"] or given["force"]):
+    _check_one(given)
+
+
+def _check_one(given: dict[str, Any]) -> None:
+    """The same of a single METHOD."""
+    dry, smoke, profile = given["dry"], given["smoke"], given["profile"]
+    for names in (("jobs", "token"), ("max_hours", "retries")):
+        if any(given[name] not in (None, False) for name in names):
+            words = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+            raise click.UsageError(f"{words} belong to --suite.")
+    if given["timeout"] is not None and (smoke or profile or given["debug"]):
+        other = "--timeout runs it in another process: leave out --smoke, --pdb and --profile."
+        raise click.UsageError(other)
+    if dry and (smoke or given["debug"] or profile or given["force"]):
         none = "--force makes all anew but teachers: there is nothing to explain."
         other = "--explain and --dry-run do nothing: leave out --smoke, --pdb and --profile."
         raise click.UsageError(none if given["force"] else other)
-    if smoke and given["profile"]:
+    if smoke and profile:
         raise click.UsageError("--profile is of a run at its full size: leave --smoke out.")
 
 
@@ -114,15 +129,15 @@ def _say_what_was_not(plan, preset: str | None, setup) -> None:
         )
 
 
-def _suite(ctx: click.Context, path: Path, *arguments: Any) -> None:
+def _suite(ctx: click.Context, path: Path, setup: Any, dry: Any, token: bool, *asked: Any) -> None:
     """Run a suite; what its file decides may not be given beside it."""
-    from flowbench.cli import suite
+    from flowbench.cli import suite, sweep
 
     suite.refuse(ctx, DECIDED)
     dataset, seeds = ctx.params["dataset"], ctx.params["seeds"]
     default = ctx.get_parameter_source("seeds") is click.core.ParameterSource.DEFAULT
     narrow = {"seeds": () if default else seeds, "datasets": [dataset] if dataset else ()}
-    suite.run(path, narrow, *arguments)
+    sweep.run(sweep.Sweep(path, narrow, token, *asked), setup, dry)
 
 
 def _look(dry: str, db: str, setup: Any, requests: list[Any]) -> None:

@@ -24,6 +24,28 @@ WHAT = (
         "--jobs", type=click.IntRange(1), help="Of a suite at once.  [cores, or 1 on a GPU]"
     ),
     click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        help="Of a run on the processor.  [all cores; in a suite 1: the same bits at any --jobs]",
+    ),
+    click.option(
+        "--timeout",
+        type=words.Duration(),
+        metavar="TIME",
+        help="End a run after so long, with all that it started: 90, 30s, 5m, 2h.",
+    ),
+    click.option(
+        "--max-hours",
+        type=click.FloatRange(0, 10_000, min_open=True),
+        metavar="HOURS",
+        help="Of a suite: store where it is after so long, and exit with 4.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, 100),
+        help="Of a suite: new tries of a run after a fault of the machine.  [1]",
+    ),
+    click.option(
         "--token", is_flag=True, help="Of a suite: its runs at a size that only proves them."
     ),
 )
@@ -103,6 +125,7 @@ RUN = (
     click.option("--unconditional", is_flag=True, help="Leave the labels out."),
     click.option("--micro-batch", type=click.IntRange(1), help="Examples at once.  [what fits]"),
     click.option("--compile", is_flag=True, help="Compile the backbone for training."),
+    click.option("--deterministic", is_flag=True, help="On a GPU: the same bits every time."),
     click.option(
         "--reference", type=words.FILE, help="Statistics in the place of the training split's."
     ),
@@ -143,3 +166,14 @@ def declared(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed((*WHAT, *LOOKS, *RUN, *HOW)):
         command = option(command)
     return command
+
+
+def limits(asked: dict[str, Any], suite: bool) -> Any:
+    """What bounds the work; takes its words out of those of the command.
+
+    Only a suite tries again unless it is told to.
+    """
+    from flowbench.limits import Limits
+
+    timeout, hours, retries = (asked.pop(name) for name in ("timeout", "max_hours", "retries"))
+    return Limits(timeout, hours, int(suite) if retries is None else retries)

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from flowbench import places
 from flowbench.cli import words
-from flowbench.records import Spec, visible
+from flowbench.records import FlowbenchError, Spec, visible
 
 PICTURE = click.Path(path_type=Path, dir_okay=False)
 TRAINING = ("train-seconds", "train-images")  # what stages cost
@@ -129,7 +130,10 @@ def _score(row: Any) -> dict[str, Any]:
 
 def _file(file: Any, runs: Path) -> dict[str, Any]:
     """A file and whether it is there: "yes", "no", or "other size"."""
-    path = runs / file.path
+    try:
+        path = places.inside(runs, file.path)
+    except FlowbenchError:  # of a stranger's database: nobody looks there
+        return {**asdict(file), "there": "no"}
     there = path.is_file()
     same = there and path.stat().st_size == file.bytes
     return {**asdict(file), "there": "yes" if same else "other size" if there else "no"}

@@ -10,6 +10,7 @@ import numpy as np
 from flowbench import (
     command_line,
     environment,
+    places,
     plugins,
     protocol,
     runner,
@@ -103,13 +104,14 @@ def find(store, spec: Spec, folder: Path, role: str) -> list[Path]:
     files = [a for a in store.artifacts(spec.name) if a.role.startswith(role)]
     if not files:
         raise FlowbenchError(f"{spec.name} has no {role} yet: {command(store, spec)}")
-    gone = [folder / file.path for file in files if not (folder / file.path).exists()]
+    paths = [places.inside(folder, file.path) for file in files]
+    gone = [path for path in paths if not path.exists()]
     if gone:
         raise FlowbenchError(
             f"{gone[0]} is not there: name the folder of the runs with --runs, or make it anew:"
             f" {command(store, spec)} --force"
         )
-    return [folder / file.path for file in files]
+    return paths
 
 
 def command(store, spec: Spec) -> str:

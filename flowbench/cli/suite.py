@@ -1,7 +1,5 @@
-"""`flowbench run --suite` and `flowbench compare --suite`: all cells of a file at once."""
+"""`flowbench compare --suite`: the tables and verdicts of all cells of a file."""
 
-import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,7 @@ from typing import Any
 import click
 
 from flowbench.cli import words
-from flowbench.records import Absent, FlowbenchError, RunFailed
-
-NAMED = 3  # failures that the last line names
+from flowbench.records import FlowbenchError
 
 
 def refuse(ctx: click.Context, names: Sequence[str]) -> None:
@@ -26,51 +22,6 @@ def refuse(ctx: click.Context, names: Sequence[str]) -> None:
         word = given[0].opts[-1]
         word = "METHOD" if isinstance(given[0], click.Argument) else word
         raise FlowbenchError(f"--suite says what to run: change its file instead of giving {word}")
-
-
-def run(
-    path: Path,
-    narrow: dict[str, Any],
-    db: str,
-    setup: Any,
-    jobs: int | None,
-    dry: bool,
-    token: bool,
-    quiet: bool,
-    force: bool,
-    named: bool,
-) -> None:
-    """Do what is missing of a suite; raises RunFailed at the end if a cell failed."""
-    from flowbench import agenda, execution, suites, workers
-    from flowbench.cli import board
-
-    suite, planned = suites.read(path, token), dataclasses.replace(setup, device="cpu")
-    jobs = jobs or (1 if setup.device.startswith("cuda") else workers.cores())
-    if dry:
-        return _say_plan(suite, planned, narrow, _existing(db), jobs, force)
-    threads = max(1, workers.cores() // jobs)
-    with execution.terminable(), workers.context(threads) as context:
-        tasks = agenda.tasks(suite, planned, **narrow)  # while the server of processes starts
-        agenda.look_up(tasks, _created(db, setup.folder, named), force, setup)
-        statuses = [_status(task) for task in tasks]
-        with board.watcher(quiet, sys.stderr.isatty(), statuses, jobs) as watch:
-            _crew(db, setup, force, jobs, threads, watch, context).run(statuses)
-    _end(path, statuses, quiet, " --token" if token else "")
-
-
-def _say_plan(suite, setup, narrow: dict[str, Any], store, jobs: int, force: bool) -> None:
-    """Print what there is to do, also where data are not here yet, and what papers published."""
-    from flowbench import agenda
-    from flowbench.cli import board
-    from flowbench.report import suite as report
-    from flowbench.report import terminal
-
-    unready: list[agenda.Unready] = []
-    tasks = agenda.tasks(suite, setup, **narrow, unready=unready)
-    agenda.look_up(tasks, store, force, setup)
-    published = report.published_table(suite)
-    plan = board.plan_table(tasks, jobs, suite.head.title, unready)
-    terminal.show([plan, *([published] if published else [])])
 
 
 def compare(
@@ -159,63 +110,3 @@ def _results(suite, store, setup):
     ]
     remarks = {name: entry.remark for name, entry in plugins.datasets().items()}
     return Results(suite, entries, goals(), remarks, store.environments())
-
-
-def _status(task):
-    from flowbench.workers import Status
-
-    word = "waiting" if task.missing else "failed" if task.trouble else "done"
-    return Status(task, word, failure=task.trouble)
-
-
-def _crew(db: str, setup, force: bool, jobs: int, threads: int, watch, context):
-    """Who runs the cells, in processes of their own."""
-    from flowbench import execution, workers
-
-    own = ("watch", "note", "observe")  # of each process
-    fields = [field.name for field in dataclasses.fields(setup) if field.name not in own]
-    shared = {name: getattr(setup, name) for name in fields}
-
-    def job(task):
-        return execution.Job(task.request, task.key, _url(db), shared, force, threads)
-
-    def made(name: str) -> bool:
-        return (setup.folder / name / "network.safetensors").exists()
-
-    return workers.Crew(execution.work, job, jobs, watch, made, context)
-
-
-def _url(db: str) -> str:
-    """The database's URL, whatever the folder of the worker."""
-    return words.url(db if "://" in db else str(Path(db).resolve()))
-
-
-def _existing(db: str):
-    """The database, if there is one: a look at it makes none."""
-    from flowbench.store import Store
-
-    try:
-        return Store.open_existing(_url(db))
-    except Absent:
-        return None
-
-
-def _created(db: str, folder: Path, named: bool):
-    from flowbench.cli.asking import made_folder
-    from flowbench.store import Store
-
-    made_folder(folder, named)
-    return Store(_url(db))
-
-
-def _end(path: Path, statuses, quiet: bool, token: str) -> None:
-    """Say how it went; raises RunFailed if a cell failed."""
-    failed = [status for status in statuses if status.word == "failed"]
-    if failed:
-        named = "; ".join(f"{s.task.cell.name}: {s.failure}" for s in failed[:NAMED])
-        more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        raise RunFailed(f"{len(failed)} of {len(statuses)} runs failed: {named}{more}")
-    if not quiet:
-        click.echo(
-            f"all {len(statuses)} runs are there; see flowbench compare --suite {path}{token}"
-        )

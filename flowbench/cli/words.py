@@ -33,6 +33,20 @@ class Numbers(click.ParamType):
         return int(word)
 
 
+class Duration(click.ParamType):
+    """A time such as `90`, `30s`, `5m` or `2h`, in seconds."""
+
+    name = "time"
+
+    def convert(self, value, param, ctx) -> float:
+        from flowbench.limits import seconds
+
+        try:
+            return value if isinstance(value, float) else seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class Name(click.ParamType):
     """A method or data set, completed by the shell without importing any plugin's code."""
 

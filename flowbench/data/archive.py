@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
 from flowbench import cache
 from flowbench.checkpoints import write
 from flowbench.data import manifest, recipes
-from flowbench.data.base import Arrays, Facts, measure
-from flowbench.data.packing import save_labels
-from flowbench.data.pictures import Pictures
-from flowbench.data.rows import DONE, Clock, fill
-from flowbench.data.sources import Source, folder, zipped
-from flowbench.records import Absent, FlowbenchError, RunFailed, digest
+from flowbench.data.base import Arrays, Facts, content, measure
+from flowbench.data.decoding import decoded, place_of
+from flowbench.data.rows import Clock
+from flowbench.data.sources import folder
+from flowbench.records import Absent, FlowbenchError, digest
 from flowbench.training import Progress, ignore
+
+LOOKED_AT = 2**30  # bytes of images above which `flowbench data check` looks for damage
 
 Watch = Callable[[Progress], None]
 
@@ -77,8 +79,25 @@ def by_path(path: Path, watch: Watch | None = None) -> Arrays:
 def read(
     train: Path, test: Path | None, watch: Watch | None = None, labelled: bool = True
 ) -> Arrays:
-    """Both splits as memory-mapped arrays, with the facts that were measured once."""
+    """Both splits as memory-mapped arrays, with the facts that were measured once.
+
+    What is damaged since then is decoded anew; raises FlowbenchError where that cannot be.
+    """
     watch = watch or ignore
+    arrays, key = _arrays(train, test, watch, labelled)
+    facts = _known_facts(key)
+    if facts is not None and not _still(arrays, facts):
+        _forget(train, test)
+        arrays, key = _arrays(train, test, watch, labelled)
+        facts = None
+    if facts is None:
+        _require_manifest(train, test, labelled)
+        facts = _measured(arrays, key, Clock(f"measure {train.name}", watch))
+    return replace(arrays, facts=facts)
+
+
+def _arrays(train: Path, test: Path | None, watch: Watch, labelled: bool) -> tuple[Arrays, str]:
+    """Both splits without their facts, and the key of these; raises FlowbenchError for odd ones."""
     images, labels, state = split(train, watch)
     held_out, held_labels, held_state = split(test, watch) if test else (None, None, "")
     if not labelled:
@@ -96,26 +115,57 @@ def read(
         raise FlowbenchError(f"{train} and {test} hold images of two shapes, {shapes}")
     if held_out is not None and (labels is None) != (held_labels is None):
         raise FlowbenchError(f"one of {train} and {test} has labels, the other has none")
-    key = digest([state, held_state, labelled])
-    facts = _facts(arrays, key, Clock(f"measure {train.name}", watch))
-    return Arrays(**{**vars(arrays), "facts": facts})
+    return arrays, digest([state, held_state, labelled])
+
+
+def _still(arrays: Arrays, facts: Facts) -> bool:
+    """Whether the rows are those that were measured; not looked at where they are very many."""
+    size = arrays.train.nbytes + (0 if arrays.test is None else arrays.test.nbytes)
+    return size > LOOKED_AT or content(arrays) == facts.sha256
+
+
+def _forget(train: Path, test: Path | None) -> None:
+    """Remove the decoded images of damaged sets; raises FlowbenchError where they are not ours."""
+    for path in filter(None, (train, test)):
+        if path.is_dir() and (path / "images.npy").exists():
+            raise FlowbenchError(
+                f"{path} holds other images than when they were measured, at the same size and"
+                " date: it is damaged, prepare it anew (or touch it, if you changed it yourself)"
+            )
+        shutil.rmtree(place_of(path), ignore_errors=True)
+
+
+def _require_manifest(train: Path, test: Path | None, labelled: bool) -> None:
+    """Raise FlowbenchError where arrays are not those of their manifest."""
+    for path in filter(None, (train, test)):
+        said = manifest.find(path) if (path / "images.npy").exists() else None
+        if not labelled or said is None or "sha256" not in said:
+            continue
+        images, labels = mapped(path)
+        if content(Arrays(images, labels=labels)) != said["sha256"]:
+            raise FlowbenchError(f"{path} is not what its manifest says: prepare it anew")
 
 
 def split(path: Path, watch: Watch = ignore) -> tuple[np.ndarray, np.ndarray | None, str]:
     """Images (N, C, H, W) and labels (N,) or None, mapped from files, and the state of these."""
     if path.is_file():  # not opened before it has to be: a large zip has a large directory
         state = _state([path])
-        return *mapped(_decoded(path, state, watch)), state
+        return *_cached(path, state, watch), state
     if (path / "images.npy").exists():
         files = [path / "images.npy", path / manifest.LABELS]
         return *mapped(path), _state([file for file in files if file.exists()])
     state = folder(path).key
-    return *mapped(_decoded(path, state, watch)), state
+    return *_cached(path, state, watch), state
 
 
-def undecoded(path: Path) -> Source:
-    """An EDM zip or a folder of images."""
-    return folder(path) if path.is_dir() else zipped(path)
+def _cached(path: Path, state: str, watch: Watch) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays of the cache; what was cut off there is decoded anew."""
+    place = decoded(path, state, watch)
+    try:
+        return mapped(place)
+    except FlowbenchError:
+        shutil.rmtree(place, ignore_errors=True)
+        return mapped(decoded(path, state, watch))
 
 
 def _state(files: list[Path]) -> str:
@@ -131,7 +181,7 @@ def mapped(place: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise FlowbenchError(f"{place / 'images.npy'} holds no uint8 images of shape (N, C, H, W)")
     if not (place / manifest.LABELS).exists():
         return images, None
-    labels = _load(place / manifest.LABELS, None)
+    labels = _load(place / manifest.LABELS, "r")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise FlowbenchError(f"{place / manifest.LABELS} holds not one label from 0 for each image")
     return images, labels.astype(np.int64)
@@ -139,53 +189,30 @@ def mapped(place: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _load(path: Path, mode) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode=mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FlowbenchError(f"{path} cannot be read as a NumPy array: {error}") from error
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+                raise ValueError("it is none")
+        with np.errstate(over="raise"):  # a header may say any shape
+            return np.load(path, mmap_mode=mode, allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python does
+        said = str(error).partition("\n")[0]
+        raise FlowbenchError(f"{path} cannot be read as a NumPy array: {said}") from error
 
 
-def _decoded(path: Path, state: str, watch: Watch) -> Path:
-    """The folder of the cache with the decoded images of `path` in its present state.
-
-    One process decodes, others wait for it; what an earlier state left is removed.
-    """
-    from filelock import FileLock
-
-    home = cache.folder("decoded", f"{path.stem}-{digest(str(path.resolve()))[:12]}")
-    place = home / state[:16]
-    if place.exists():
-        return place
+def _known_facts(key: str) -> Facts | None:
+    """What was measured of arrays in this state; None where it has to be measured (anew)."""
     try:
-        with FileLock(home / "lock"):
-            if not place.exists():
-                _decode(path, place, watch)
-    except OSError as error:
-        raise RunFailed(
-            f"{path.name} cannot be decoded into {home}: {error}; set FLOWBENCH_CACHE to another"
-        ) from error
-    return place
+        found = json.loads((cache.place("facts") / f"{key[:32]}.json").read_bytes())
+        facts = Facts(str(found["sha256"]), float(found["std"]))
+        return facts if found["checksum"] == digest([facts.sha256, facts.std]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
-def _decode(path: Path, place: Path, watch: Watch) -> None:
-    """Decode a source into the folder `place`, and remove its elder brothers."""
-    source, clock = undecoded(path), Clock(f"decode {path.name}", watch)
-    part = place.with_name(f"{place.name}.part")
-    fill(part / "images.npy", Pictures(source), 1, clock)
-    save_labels(part, source.labels)
-    part.rename(place)
-    (place / DONE).unlink()
-    for old in place.parent.iterdir():
-        if old.is_dir() and old != place:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _facts(arrays: Arrays, state: str, clock: Clock) -> Facts:
-    """The hash and std of these arrays, read from the cache where this state was measured."""
-    known = cache.folder("facts") / f"{state[:32]}.json"
-    try:
-        found = json.loads(known.read_text())
-        return Facts(str(found["sha256"]), float(found["std"]))
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: measured anew
-        facts = measure(arrays, clock)
-    write(known, json.dumps({"sha256": facts.sha256, "std": facts.std}).encode())
+def _measured(arrays: Arrays, key: str, clock: Clock) -> Facts:
+    """The hash and std of these arrays, kept in the cache with a checksum."""
+    facts = measure(arrays, clock)
+    known = {"sha256": facts.sha256, "std": facts.std}
+    known["checksum"] = digest([facts.sha256, facts.std])
+    write(cache.folder("facts") / f"{key[:32]}.json", json.dumps(known).encode())
     return facts

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from flowbench.data.sources import Source, check_name
+from flowbench.data.sources import LARGEST, Source, check_name
 from flowbench.records import FlowbenchError
 
 BROKEN = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile)
+LARGEST_BATCH = 2**32  # bytes that an array of the downsampled ImageNet has at most
 RECONSTRUCT: Any = np.empty(0).__reduce__()[0]  # NumPy's own, under whatever name it has
 
 
@@ -117,6 +118,10 @@ def _from_tar(path: Path, names: list[str], known: str | None) -> dict[str, byte
                 check_name(member.name, path)
                 if not (member.isfile() or member.isdir()):
                     raise FlowbenchError(f"{member.name} in {path} is a link or device: refused")
+                if member.size > LARGEST:
+                    raise FlowbenchError(
+                        f"{member.name} in {path} has {member.size} bytes: refused"
+                    )
                 stream = tar.extractfile(member) if Path(member.name).name in names else None
                 if stream is not None:
                     found[Path(member.name).name] = stream.read()
@@ -185,6 +190,9 @@ def _pixels(file: Path, side: int) -> np.ndarray:
 def _npz(file: Path, key: str) -> np.ndarray:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            size = arrays.zip.getinfo(f"{key}.npy").file_size
+            if size > LARGEST_BATCH:
+                raise ValueError(f"it would unpack to {size} bytes")
             return arrays[key]
-    except (*BROKEN, TypeError, AttributeError) as error:
+    except (*BROKEN, TypeError, AttributeError, MemoryError) as error:
         raise FlowbenchError(f"{file} cannot be read as npz with {key}: {error}") from error

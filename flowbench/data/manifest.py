@@ -6,8 +6,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from flowbench.data.sources import member
 from flowbench.records import FlowbenchError
 
+# What a damaged zip raises, and JSON that is none; RecursionError is a RuntimeError.
+BROKEN = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 NAME = "flowbench.json"
 LABELS = "labels.npy"
 VERSIONS = ("pillow", "flowbench")  # who made it: no difference in what it is
@@ -23,9 +26,9 @@ def find(path: Path) -> dict[str, Any] | None:
             text = (path / NAME).read_bytes() if (path / NAME).exists() else None
         else:
             with zipfile.ZipFile(path) as archive:
-                text = archive.read(NAME) if NAME in archive.namelist() else None
+                text = member(archive, NAME) if NAME in archive.namelist() else None
         manifest = None if text is None else json.loads(text)
-    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         raise FlowbenchError(f"{NAME} in {path} cannot be read: {error}") from error
     if manifest is not None and not isinstance(manifest, dict):
         raise FlowbenchError(f"{NAME} in {path} is no JSON object: prepare the set anew")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What PIL and zipfile raise for files that are cut off, damaged, encrypted or no images.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
 BROKEN_ZIP = (struct.error, zlib.error, zipfile.BadZipFile)
+PIXELS = 2**26  # of one image
 TILE = 64  # images that one thread decodes before it takes others
 
 
@@ -129,11 +130,12 @@ class Pictures:
 
     def pixels(self, name: Any) -> np.ndarray:
         """One image by its name: uint8 (C, H, W)."""
-        from PIL.Image import DecompressionBombError
+        from PIL.Image import DecompressionBombError, DecompressionBombWarning
 
+        bombs = (DecompressionBombError, DecompressionBombWarning)
         try:
             image = self.transform(self._open(name), self.side)
-        except (*BROKEN, *BROKEN_ZIP, DecompressionBombError) as error:
+        except (*BROKEN, *BROKEN_ZIP, *bombs) as error:
             raise FlowbenchError(f"{name} in {self.source.path} cannot be read: {error}") from error
         if self.side and image.size != (self.side, self.side):
             raise FlowbenchError(
@@ -149,7 +151,10 @@ class Pictures:
         content = self.source.read(name)
         if isinstance(content, np.ndarray):
             return Image.fromarray(np.ascontiguousarray(content))
-        with Image.open(BytesIO(content)) as image:
+        # By name it is one of these; what reads other formats may start other programs.
+        with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > PIXELS:
+                raise ValueError(f"it has {image.width}x{image.height} pixels, which is too many")
             if image.mode[0] in "IF":
                 raise ValueError(f"it has more than 8 bits a channel (mode {image.mode})")
             grey = image.mode in ("L", "1")  # a palette's numbers are no grey levels

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flowbench.records import FlowbenchError
+
 CHUNK_BYTES = 4 << 20  # what a copy may hold beside the data themselves
 
 
@@ -47,23 +49,47 @@ class Moments:
 class Reading:
     """One pass over the splits of a data set, training first, that measures what it reads."""
 
-    def __init__(self) -> None:
-        self.hasher, self.moments = hashlib.sha256(), Moments()
+    def __init__(self, name: str = "the data") -> None:
+        self.name, self.hasher, self.moments = name, hashlib.sha256(), Moments()
 
     def rows(self, values, counted: bool) -> Iterator[tuple[int, Tensor]]:
-        """(start, some rows) of a split, in order; `counted` ones make up the mean and std."""
+        """(start, some rows) of a split, in order; `counted` ones make up the mean and std.
+
+        Raises FlowbenchError that names the first row with an entry that is not finite.
+        """
         self.hasher.update(repr((tuple(values.shape), str(dtype_of(values)))).encode())
         for start, part in chunks(values):
             self.hasher.update(part.tobytes())
             rows = torch.from_numpy(part)
+            self._require_finite(start, rows)
             if counted:
                 self.moments.add(rows)
             yield start, rows
 
     def labels(self, labels) -> None:
-        """Let the hash see the labels of the split whose rows were read last."""
-        if labels is not None:
-            self.hasher.update(integers(labels).tobytes())
+        """Let the hash see the labels of the split whose rows were read last.
+
+        Raises FlowbenchError that names the first label that is no whole number.
+        """
+        if labels is None:
+            return
+        with np.errstate(invalid="ignore"):
+            whole = integers(labels)
+        broken = np.flatnonzero(whole != np.asarray(labels))
+        if len(broken):
+            raise FlowbenchError(
+                f"{self.name}: label {labels[broken[0]]} of row {broken[0]} is no whole number"
+            )
+        self.hasher.update(whole.tobytes())
+
+    def _require_finite(self, start: int, rows: Tensor) -> None:
+        if not rows.is_floating_point() or rows.isfinite().all():
+            return
+        row = int((~rows.flatten(1).isfinite().all(1)).nonzero()[0])
+        value = rows[row][~rows[row].isfinite()][0].item()
+        raise FlowbenchError(
+            f"{self.name}: row {start + row} holds {value}: mend such rows or leave them out"
+        )
 
     @property
     def facts(self) -> Facts:

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ def fill(path: Path, pictures: Pictures, jobs: int = 1, clock: Clock | None = No
 
     What an interrupted call of the same images wrote is kept; the bytes are the same in the end.
     """
-    done, total = finished(path), len(pictures)
+    done, total = finished(path, pictures), len(pictures)
     clock = clock or Clock("decode")
     clock.first = done
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("r+b" if done else "wb") as file, pictures.threads(jobs):
-        np.lib.format.write_array_header_1_0(file, _header(pictures.shape))
+        file.write(_header(pictures.shape))
         file.seek(done * pictures.nbytes // total, os.SEEK_CUR)
         file.truncate()
         for start in range(done, total, CHUNK):
@@ -56,11 +57,21 @@ def fill(path: Path, pictures: Pictures, jobs: int = 1, clock: Clock | None = No
             clock(start + len(rows), total)
 
 
-def finished(path: Path) -> int:
-    """How many rows of an interrupted file are on the disk."""
-    note = path.parent / DONE
-    return json.loads(note.read_text()) if note.exists() and path.exists() else 0
+def finished(path: Path, pictures: Pictures) -> int:
+    """How many rows of an interrupted file of `pictures` are on the disk; a damaged one has 0."""
+    try:
+        done = json.loads((path.parent / DONE).read_bytes())
+        size = path.stat().st_size
+    except (OSError, ValueError, RecursionError):
+        return 0
+    if type(done) is not int or not 0 <= done <= len(pictures):
+        return 0
+    whole = len(_header(pictures.shape)) + done * pictures.nbytes // len(pictures)
+    return done if size >= whole else 0
 
 
-def _header(shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"descr": "|u1", "fortran_order": False, "shape": tuple(map(int, shape))}
+def _header(shape: tuple[int, ...]) -> bytes:
+    facts: dict[str, Any] = {"descr": "|u1", "fortran_order": False}
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, facts | {"shape": tuple(map(int, shape))})
+    return buffer.getvalue()

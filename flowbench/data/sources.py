@@ -6,14 +6,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from flowbench.data.recipes import Recipe
-from flowbench.records import Absent, FlowbenchError, digest
+from flowbench.records import Absent, FlowbenchError, digest, visible
 
+LARGEST = 2**28  # bytes of an image, or of the table of labels
 LOSSY = (".jpg", ".jpeg")
 IMAGES = (".png", *LOSSY)
 
@@ -105,7 +107,7 @@ def zipped(path: Path) -> Source:
     """A zip of images in EDM's layout: sorted by name, labels in `dataset.json`."""
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise FlowbenchError(f"{path} cannot be read as a zip archive: {error}") from error
     members = archive.infolist()
     names = [check_name(member.filename, path) for member in members]
@@ -117,11 +119,29 @@ def zipped(path: Path) -> Source:
     text = None
     if "dataset.json" in names:
         try:
-            text = archive.read("dataset.json")
+            text = member(archive, "dataset.json")
         except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise FlowbenchError(f"dataset.json in {path} cannot be read: {error}") from error
+    for name in set(names).difference(images, ["dataset.json"]):
+        _require_name(archive, name, path)
     state = [(m.filename, m.file_size, m.CRC) for m in sorted(members, key=lambda m: m.filename)]
-    return Source(path, images, archive.read, _table(text, images, path), state)
+    return Source(path, images, partial(member, archive), _table(text, images, path), state)
+
+
+def _require_name(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    """Raise FlowbenchError where a member that will not be read has two names: one is damaged."""
+    try:
+        archive.open(name).close()
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise FlowbenchError(f"{visible(name)} in {path} cannot be read: {error}") from error
+
+
+def member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The content of a member; raises OSError for one that would unpack to more than it may."""
+    size = archive.getinfo(name).file_size
+    if size > LARGEST:
+        raise OSError(f"it would unpack to {size} bytes, and at most {LARGEST} are read")
+    return archive.read(name)
 
 
 def check_name(name: str, path: Path) -> str:
@@ -202,7 +222,7 @@ def _table(text: bytes | None, names: Sequence[str], path: Path) -> np.ndarray |
         if table or len(pairs) != len(names):
             stray = next(iter(table), "an image")
             raise FlowbenchError(f"dataset.json in {path} labels {stray}, which is not there once")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FlowbenchError(
             f"dataset.json in {path} does not label every image: {error!r}"
         ) from error

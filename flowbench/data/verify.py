@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from flowbench.data import manifest
-from flowbench.data.archive import mapped, undecoded
+from flowbench.data.archive import mapped
 from flowbench.data.base import Arrays, measure
+from flowbench.data.decoding import undecoded
 from flowbench.data.pictures import Pictures
 from flowbench.data.recipes import Recipe
 from flowbench.data.rows import Clock

@@ -1,10 +1,10 @@
 """Which loose plugins a user wants, and which ones not: the variables and `flowbench.toml`."""
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowbench import toml_files
 from flowbench.records import FlowbenchError
 
 FILE = Path("flowbench.toml")  # of the current folder only: what lies above may be a stranger's
@@ -43,7 +43,7 @@ def _file() -> dict[str, list[str]]:
     if not FILE.is_file():
         return {key: [] for key in KEYS}
     try:
-        table = tomllib.loads(FILE.read_text(encoding="utf-8")).get("plugins", {})
+        table = toml_files.read(FILE).get("plugins", {})
     except (OSError, ValueError) as error:
         raise FlowbenchError(f"{FILE} cannot be read: {error}") from error
     if not isinstance(table, dict):

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from flowbench import torch_files
 from flowbench.checkpoints import file_hash, read_tensors
 from flowbench.imports.edm import described, read_edm
 from flowbench.imports.imported import Imported, restore
@@ -74,7 +74,7 @@ def _start(path: Path) -> bytes:
 def _load(path: Path) -> Any:
     """The content of a file of torch.save, which may hold tensors and plain values only."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch_files.load(path)
     except pickle.UnpicklingError as error:
         raise FlowbenchError(
             f"{path} holds more than tensors and plain values, which is not run:"

@@ -1,5 +1,6 @@
 """EDM's pickles, read without running any code that they name or carry."""
 
+import math
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowbench import torch_files
 from flowbench.records import FlowbenchError
 
 
@@ -138,14 +140,15 @@ def persistent(meta: dict[str, Any]) -> Module:
 
 def storage(content: bytes) -> Any:
     """The numbers behind a tensor, which the pickle holds as a file of torch."""
-    return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    return torch_files.load(BytesIO(content))
 
 
 def tensor(source: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """A tensor of its own memory; raises ValueError where it would leave the storage."""
     flat = torch.empty(0, dtype=source.dtype).set_(source._untyped_storage)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if min(offset, *size, *stride, 0) < 0 or (0 not in size and last >= len(flat)):
+    many = math.prod(size) > len(flat)  # strides of 0 would make much of little
+    if min(offset, *size, *stride, 0) < 0 or (0 not in size and (many or last >= len(flat))):
         raise ValueError("a tensor lies outside its storage")
     return flat.as_strided(size, stride, offset).clone()
 

@@ -126,8 +126,10 @@ def _torch(path: Path) -> Container:
     """A file of torch-fidelity's cache: a tensor of features, or a dict of NumPy arrays."""
     import torch
 
+    from flowbench import torch_files
+
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch_files.load(path)
     except pickle.UnpicklingError:  # arrays lie within the pickle itself
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from flowbench import cache
 from flowbench.checkpoints import read_facts
 from flowbench.data.base import Split, scattered
+from flowbench.disk import writing
 from flowbench.metrics.reference_building import Building, Note, intact, save
 from flowbench.metrics.statistics import Moments, Statistics
 from flowbench.records import FlowbenchError, digest
@@ -132,7 +133,8 @@ def _alone(folder: Path, note: Note) -> Iterator[None]:
 
     lock = FileLock(folder.with_suffix(".lock"))
     try:
-        lock.acquire(timeout=0)
+        with writing(folder):
+            lock.acquire(timeout=0)
     except Timeout:
         note("another process makes this reference: waiting for it")
         lock.acquire()

@@ -20,6 +20,7 @@ FIELDS = [
     *[*TRAITS, "metric", "nfe", "mean", "sd", "seeds", "sampling_sd", "sampling_seeds"],
     *["goal", "best", "comparable", *(n for n in (*PRINTS, *OF_SPEED) if n not in OF_RUNS)],
 ]
+FORMULA = ("=", "+", "-", "@")  # what a text that a spreadsheet computes begins with
 # What means something to Markdown, to GitHub's mathematics, or to HTML within it.
 MARKUP = re.compile(r"[\\`*\[<&|~$]|(?<![^\W_])_|_(?![^\W_])")
 
@@ -99,7 +100,10 @@ def _nfe(nfe: int) -> int | str:
 
 
 def as_csv(sections: Iterable[Section], failed: Sequence[Tried] = ()) -> str:
-    """The records as CSV with a header line, and a row with its reason for each failure."""
+    """The records as CSV with a header line, and a row with its reason for each failure.
+
+    A text that a spreadsheet would compute has an apostrophe before it; numbers never have.
+    """
     rows = records(sections)
     for attempt in failed:
         spec = attempt.spec
@@ -109,8 +113,14 @@ def as_csv(sections: Iterable[Section], failed: Sequence[Tried] = ()) -> str:
     writer = csv.DictWriter(out, [*FIELDS, "reason"], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: printable(v) if isinstance(v, str) else v for k, v in row.items()})
+        writer.writerow({k: _cell(v) if isinstance(v, str) else v for k, v in row.items()})
     return out.getvalue()
+
+
+def _cell(words: str) -> str:
+    """A text as a cell that no spreadsheet takes for a formula."""
+    words = printable(words)
+    return f"'{words}" if words.startswith(FORMULA) else words
 
 
 def as_json(view: View) -> str:

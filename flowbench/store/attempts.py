@@ -1,19 +1,22 @@
 """Owns what is written: the opening of an attempt, its scores, and how it ended."""
 
-import hashlib
+import json
 import math
 import os
-import socket
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from flowbench.records import FlowbenchError, Score, Spec, digest
+from flowbench.records import FlowbenchError, Score, Spec, digest, visible
+from flowbench.store import claims, leases
+from flowbench.store.claims import now, plain
 from flowbench.store.engine import Database
+from flowbench.store.forms import texts
+from flowbench.store.leases import Superseded
 from flowbench.store.tables import (
     OUTCOMES,
     ArtifactRow,
@@ -26,7 +29,10 @@ from flowbench.store.tables import (
 
 
 class Attempt:
-    """An open attempt at a run; whatever it is given is committed at once."""
+    """An open attempt at a run; whatever it is given is committed at once.
+
+    One that is no longer `running` writes nothing more: add, note and artifact raise Superseded.
+    """
 
     def __init__(self, database: Database, id: int, number: int, generation: int):
         self._database = database
@@ -39,57 +45,83 @@ class Attempt:
 
         Raises FlowbenchError if this attempt already holds it.
         """
-        with self._database.transaction(write=True) as connection:
-            is_new = insert_new(connection, ScoreRow, _score_values(self.id, score))
+        with self._writing() as connection:
+            is_new = insert_new(connection, ScoreRow, score_values(self.id, score))
         if not is_new:
-            where = f"nfe={score.nfe}, n={score.n}, seed={score.seed}, {score.subject}"
-            raise FlowbenchError(f"this attempt already holds the score {score.name} ({where})")
+            raise doubled(score)
 
     def note(self, text: str) -> None:
         """Append a remark."""
-        with self._database.transaction(write=True) as connection:
+        with self._writing() as connection:
             mine = AttemptRow.id == self.id
             notes = connection.execute(select(AttemptRow.notes).where(mine)).scalar_one()
-            connection.execute(update(AttemptRow).where(mine).values(notes=[*notes, _plain(text)]))
+            connection.execute(update(AttemptRow).where(mine).values(notes=[*notes, plain(text)]))
 
     def artifact(self, role: str, path: str | Path, sha256: str, bytes: int) -> None:
         """Store where a file lies and what it holds."""
         values = {"role": role, "path": str(path), "sha256": sha256, "bytes": bytes}
-        with self._database.transaction(write=True) as connection:
+        with self._writing() as connection:
             row = insert(ArtifactRow).values(attempt_id=self.id, created=now(), **values)
             connection.execute(row)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction in which this attempt is running, and stays so until the end of it."""
+        with self._database.transaction(write=True) as connection:
+            mine = select(AttemptRow.outcome).where(AttemptRow.id == self.id)
+            outcome = connection.scalar(mine.with_for_update())
+            if outcome != "running":
+                raise superseded(self.number, outcome or "deleted")
+            yield connection
 
     def close(self, error: BaseException | None = None) -> None:
         """Store the outcome, `ok` without an `error`; one that is stored already stays."""
         mine = (AttemptRow.id == self.id) & (AttemptRow.outcome == "running")
         with self._database.transaction(write=True) as connection:
-            connection.execute(
-                update(AttemptRow).where(mine).values(ended=now(), **_verdict(error))
-            )
+            connection.execute(update(AttemptRow).where(mine).values(ended=now(), **verdict(error)))
 
 
 def open_attempt(
-    database: Database, spec: Spec, environment: Mapping[str, Any], force: bool
+    database: Database,
+    spec: Spec,
+    environment: Mapping[str, Any],
+    force: bool,
+    expired: Container[int] = (),
 ) -> Attempt:
-    """Insert an attempt, and its run and environment if they are new."""
+    """Insert an attempt, and its run and environment if they are new.
+
+    Raises Held while another one is running that is neither dead nor in `expired`.
+    """
     with database.transaction(write=True) as connection:
+        # In this order everywhere, so that nobody waits in a circle.
+        surroundings = _environment(connection, environment)
         run = _run(connection, spec)
-        _close_lost(connection, run)
-        number, generation = _place_of_next(connection, run, force)
-        row = insert(AttemptRow).values(
-            run_id=run,
-            number=number,
-            generation=generation,
-            environment=_environment(connection, environment),
-            host=_host(),
-            pid=os.getpid(),
-            started=now(),
-            outcome="running",
-            notes=[],
-        )
+        claims.take_over(connection, spec, expired)
+        number, generation = place_of_next(connection, run, force)
+        place = {"run_id": run, "number": number, "generation": generation}
+        row = insert(AttemptRow).values(environment=surroundings, **place, **_beginning())
         key = connection.execute(row).inserted_primary_key
     assert key is not None
     return Attempt(database, key[0], number, generation)
+
+
+def _beginning() -> dict[str, Any]:
+    """The columns of an attempt that this process begins now."""
+    own = {"host": leases.host(), "pid": os.getpid(), "birth": leases.birth(os.getpid())}
+    return own | {"started": now(), "outcome": "running", "notes": []}
+
+
+def superseded(number: int, outcome: str) -> Superseded:
+    """The refusal of a late write of an attempt that was closed."""
+    return Superseded(
+        f"attempt {number} was closed meanwhile ({outcome}), so nothing more of it is stored"
+    )
+
+
+def doubled(score: Score) -> FlowbenchError:
+    """The refusal of a score that an attempt holds already."""
+    where = f"nfe={score.nfe}, n={score.n}, seed={score.seed}, {score.subject}"
+    return FlowbenchError(f"this attempt already holds the score {score.name} ({where})")
 
 
 def run_values(spec: Spec) -> dict[str, Any]:
@@ -112,7 +144,15 @@ def environment_values(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(connection: Connection, spec: Spec) -> int:
-    """The id of the run, whose row stays locked on a server with row locks."""
+    """The id of the run, whose row stays locked on a server with row locks.
+
+    Raises FlowbenchError for a spec that no other database and no view could take.
+    """
+    odd = [text for text in texts(json.loads(json.dumps(asdict(spec)))) if not text.isprintable()]
+    if odd:
+        raise FlowbenchError(
+            f'{spec.name} has an option with letters that cannot be printed: "{visible(odd[0])}"'
+        )
     insert_new(connection, RunRow, run_values(spec) | {"created": now()})
     found = select(RunRow.id).where(RunRow.key == spec.key).with_for_update()
     return connection.execute(found).scalar_one()
@@ -126,30 +166,7 @@ def _environment(connection: Connection, environment: Mapping[str, Any]) -> str 
     return values["digest"]
 
 
-def _close_lost(connection: Connection, run: int) -> None:
-    """Mark attempts whose process is gone; one of another machine may still be alive."""
-    running = select(AttemptRow.id, AttemptRow.pid).where(
-        AttemptRow.run_id == run, AttemptRow.outcome == "running", AttemptRow.host == _host()
-    )
-    dead = [id for id, pid in connection.execute(running) if not _alive(pid)]
-    lost = update(AttemptRow).where(AttemptRow.id.in_(dead))
-    connection.execute(lost.values(outcome="lost", ended=now()))
-
-
-def _alive(pid: int) -> bool:
-    """Whether another process of that number runs here."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, int]:
+def place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, int]:
     """The number and generation of the next attempt; there is nothing to force before the first."""
     highest = select(func.max(AttemptRow.number), func.max(AttemptRow.generation))
     number, generation = connection.execute(highest.where(AttemptRow.run_id == run)).one()
@@ -157,14 +174,15 @@ def _place_of_next(connection: Connection, run: int, force: bool) -> tuple[int, 
         return 1, 1
     latest = (AttemptRow.run_id == run) & (AttemptRow.generation == generation)
     found = connection.execute(select(AttemptRow.outcome, AttemptRow.origin).where(latest)).all()
-    unfinished = {(outcome, "") for outcome in ("interrupted", "lost", "running")}
+    unfinished = {(outcome, "") for outcome in ("interrupted", "lost", "running", "timeout")}
     # A second --force goes on with a first that was interrupted, unless that was elsewhere.
     goes_on = generation > 1 and {tuple(row) for row in found} <= unfinished
     return number + 1, generation + int(force and not goes_on)
 
 
-def _score_values(attempt: int, score: Score) -> dict[str, Any]:
-    value = float(score.value)
+def score_values(attempt: int, score: Score) -> dict[str, Any]:
+    """The columns of a score of an attempt."""
+    value = float(score.value) + 0.0  # SQLite keeps no sign of a zero, so nobody does
     finite = math.isfinite(value)
     return {
         "attempt_id": attempt,
@@ -182,16 +200,16 @@ def _score_values(attempt: int, score: Score) -> dict[str, Any]:
     }
 
 
-def _verdict(error: BaseException | None) -> dict[str, str | None]:
+def verdict(error: BaseException | None) -> dict[str, str | None]:
     """Outcome, type and text of what ended an attempt."""
     if error is None:
         return {"outcome": "ok"}
     kind = type(error).__name__
     if isinstance(error, FlowbenchError):
         outcome = error.outcome if error.outcome in OUTCOMES else "failed"
-        return {"outcome": outcome, "error_type": kind, "error_text": _plain(str(error))}
+        return {"outcome": outcome, "error_type": kind, "error_text": plain(str(error))}
     if isinstance(error, Exception):
-        text = _plain(f"{kind}: {error}")
+        text = plain(f"{kind}: {error}")
         return {"outcome": "failed", "error_type": kind, "error_text": text}
     return {"outcome": "interrupted", "error_type": kind}
 
@@ -205,17 +223,3 @@ def insert_new(connection: Connection, table: type[Base], values: Mapping[str, A
     # Without the option a server that returns the new id would not say how many rows there were.
     options = {"preserve_rowcount": True}
     return connection.execute(row, execution_options=options).rowcount == 1
-
-
-def _plain(text: str) -> str:
-    """Text that every database takes: messages may quote file names that are not UTF-8."""
-    return text.encode(errors="replace").decode().replace("\0", "")
-
-
-def _host() -> str:
-    """Tell machines apart without giving away their names: databases are published."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,29 +1,31 @@
 """Owns the connection: which database a URL means, its transactions, its errors in words."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from flowbench.records import FlowbenchError, visible
+from flowbench.records import FlowbenchError, RunFailed
+from flowbench.store import guard
+from flowbench.store.complaints import (
+    ADVICE,
+    NO_ROOM,
+    NOT_OPENED,
+    READ_ONLY,
+    SECRETS,
+    complaint,
+    shown,
+    shown_text,
+)
 
 WAIT = 30  # seconds for a lock, unless the URL says otherwise: sqlite:///results.db?timeout=5
-ADVICE = "write sqlite:///results.db or postgresql://user@host/name"
-
-# What a driver says, and what the user can do about it.
-SYMPTOMS = {
-    "unable to open": "cannot be opened: does its folder exist, and may you write there?",
-    "not a database": "is not an SQLite database; choose another file",
-    "malformed": "is damaged; restore it from a backup or choose another file",
-    "readonly": "is read-only; make it writable or choose another file",
-    "locked": "is kept locked by another process; try again when that has ended",
-    "too large": "cannot hold a number beyond 64 bits",
-}
 
 
 class ReadOnly(FlowbenchError):
@@ -40,8 +42,9 @@ class Database:
         """
         parsed = _parse(url)
         self.file = _file(parsed)
-        self.place = str(self.file or parsed.render_as_string(hide_password=True))
+        self.place = str(self.file or shown(parsed))
         self._engine = _engine(parsed, in_memory=self.file is None)
+        self._open: list[tuple[int, Connection]] = []  # with the thread that uses it
 
     @contextmanager
     def transaction(self, write: bool = False, foreign_keys: bool = True) -> Iterator[Connection]:
@@ -54,20 +57,39 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 connection.execution_options(sqlite_begin=begin, sqlite_foreign_keys=keys)
-                with connection.begin():
-                    yield connection
-        except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
+                own = (get_ident(), connection)
+                self._open.append(own)
+                try:
+                    with connection.begin():
+                        yield connection
+                finally:
+                    self._open.remove(own)
+        except (SQLAlchemyError, sqlite3.Error, OverflowError, UnicodeError) as error:
             words = complaint(error)
-            kind = ReadOnly if words == SYMPTOMS["readonly"] else FlowbenchError
-            raise kind(f"{self.place} {words}") from error
+            raise self._kind(words)(f"{self.place} {words}") from error
+
+    def release(self) -> None:
+        """Roll back what a signal has broken off in this thread before its block was entered.
+
+        The error at hand keeps such a transaction alive, and the write lock with it.
+        """
+        for thread, connection in list(self._open):
+            if thread == get_ident():
+                connection.close()
+
+    def _kind(self, words: str) -> type[FlowbenchError]:
+        """The class that these words mean; a folder without rights lets no file in it be opened."""
+        here = self.file is not None and os.access(self.file, os.R_OK)
+        if words == READ_ONLY or (words == NOT_OPENED and here):
+            return ReadOnly
+        return RunFailed if words in NO_ROOM else FlowbenchError
 
     def in_memory(self) -> "Database":
         """A copy in memory of an SQLite file, for one that may not be changed."""
         assert self.file is not None
         copy = Database("sqlite://")
         copy.place = self.place
-        uri = f"{self.file.resolve().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True)) as source:
+        with closing(sqlite3.connect(reading_uri(self.file), uri=True)) as source:
             target: Any = copy._engine.raw_connection()
             source.backup(target.driver_connection)
             target.close()
@@ -84,13 +106,20 @@ class Database:
         self._engine.dispose()
 
 
+def reading_uri(path: Path) -> str:
+    """The URI under which SQLite reads a file and leaves nothing beside it."""
+    # Nobody writes to a file without a journal beside it.
+    journals = (path.with_name(path.name + end) for end in ("-wal", "-journal"))
+    still = "" if any(journal.exists() for journal in journals) else "&immutable=1"
+    return f"{path.resolve().as_uri()}?mode=ro{still}"
+
+
 def _parse(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        # Only what follows a password is echoed.
-        shown = text.rpartition("@")[2]
-        raise FlowbenchError(f'"{shown}" is not a database URL; {ADVICE}') from None
+        words = shown_text(text)
+        raise FlowbenchError(f'"{words}" is not a database URL; {ADVICE}') from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise FlowbenchError(f"a {url.get_backend_name()} database cannot hold results; {ADVICE}")
     if url.drivername == "postgresql":  # the default driver differs between SQLAlchemy releases
@@ -109,14 +138,15 @@ def _engine(url: URL, in_memory: bool) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
             # A connection may idle for hours of training, and be cut meanwhile.
-            return create_engine(url, pool_pre_ping=True)
+            secrets = {name: url.query[name] for name in url.query if name.lower() in SECRETS}
+            url = url.difference_update_query(secrets)  # for representations show the rest
+            return create_engine(url, pool_pre_ping=True, connect_args=secrets)
         engine = _sqlite_engine(url, in_memory)
     except ImportError as error:
         advice = 'pip install "psycopg[binary]"'
         raise FlowbenchError(f"the driver for {url.drivername} is missing: {advice}") from error
-    except (ArgumentError, ValueError, TypeError) as error:
-        shown = url.render_as_string(hide_password=True)
-        raise FlowbenchError(f'"{shown}" is not a usable database URL; {ADVICE}') from error
+    except (ArgumentError, ValueError, TypeError):
+        raise FlowbenchError(f'"{shown(url)}" is not a usable database URL; {ADVICE}') from None
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
     return engine
@@ -135,6 +165,7 @@ def _sqlite_engine(url: URL, in_memory: bool) -> Engine:
 
 
 def _on_connect(connection: Any, _record: object) -> None:
+    guard.restrain(connection)
     # The driver would begin transactions late and never IMMEDIATE; `_on_begin` does it instead.
     connection.isolation_level = None
     # A read-only file that is in WAL mode already can still be read.
@@ -162,14 +193,3 @@ def _on_begin(connection: Connection) -> None:
     # Inside a transaction this pragma would do nothing, so it is set before each.
     connection.exec_driver_sql(f"pragma foreign_keys={options['sqlite_foreign_keys']}")
     connection.exec_driver_sql(f"begin {options['sqlite_begin']}")
-
-
-def complaint(error: BaseException) -> str:
-    """One printable line about `error` that follows the name of the database."""
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    said = lines[0] if lines else type(error).__name__
-    said = visible(said)
-    for symptom, words in SYMPTOMS.items():
-        if symptom in said:
-            return words
-    return f"refused: {said}"

@@ -9,15 +9,17 @@ from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from flowbench.records import FlowbenchError
-from flowbench.store import portable
-from flowbench.store.engine import WAIT, complaint
+from flowbench.store import guard, portable
+from flowbench.store.complaints import complaint
+from flowbench.store.engine import WAIT, reading_uri
 from flowbench.store.portable import Rows
 from flowbench.store.schema import HEAD, VERSION_TABLE
 from flowbench.store.verification import verify
 
 MAGIC = b"SQLite format 3\0"
-LONGEST = 2**26  # bytes of one value
+LONGEST = guard.LONGEST
 OLDER = ("0001",)  # revisions without origins
+KNOWN = (*OLDER, "0002", HEAD)
 TABLES = ("environments", "runs", "attempts", "scores", "artifacts")
 
 
@@ -26,7 +28,7 @@ def read(path: Path) -> Rows:
 
     Raises FlowbenchError in one line for whatever is wrong with it.
     """
-    with _reading(path) as connection:
+    with snapshot(path) as connection:
         found = _revision(connection, path)
         rows = portable.read(connection, str(path), origins=found not in OLDER)
     verify(rows, str(path))
@@ -34,9 +36,9 @@ def read(path: Path) -> Rows:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Connection]:
+def snapshot(path: Path) -> Iterator[Connection]:
     """One snapshot of the database."""
-    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: connect(path), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("begin")
@@ -45,16 +47,15 @@ def _reading(path: Path) -> Iterator[Connection]:
         raise FlowbenchError(f"{path} {complaint(error)}") from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    # Nobody writes to a file without a journal beside it; to say so leaves no files there.
-    journals = (path.with_name(path.name + end) for end in ("-wal", "-journal"))
-    still = "" if any(journal.exists() for journal in journals) else "&immutable=1"
-    uri = f"{path.resolve().as_uri()}?mode=ro{still}"
-    connection = sqlite3.connect(uri, uri=True, timeout=WAIT, isolation_level=None)
-    # What its authors advise for files from elsewhere. Text that is none is refused later.
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that can only read, and that nothing in the file gets to do anything with."""
+    connection = sqlite3.connect(reading_uri(path), uri=True, timeout=WAIT, isolation_level=None)
+    guard.restrain(connection)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-    for pragma in ("trusted_schema=off", "cell_size_check=on", "mmap_size=0", "query_only=on"):
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    for pragma in ("mmap_size=0", "query_only=on"):
         connection.execute(f"pragma {pragma}")
+    # Text that is none is refused later.
     connection.text_factory = lambda content: content.decode(errors="surrogateescape")
     return connection
 
@@ -66,7 +67,7 @@ def _revision(connection: Connection, path: Path) -> str:
         raise FlowbenchError(f"{path} is damaged; restore it from a backup or choose another file")
     _require(connection, path, *TABLES, VERSION_TABLE)
     found = connection.exec_driver_sql(f"select version_num from {VERSION_TABLE}").scalar()
-    if found not in (*OLDER, HEAD):
+    if found not in KNOWN:
         raise FlowbenchError(
             f"{path} has schema {found!r}, but this flowbench knows only up to {HEAD}: "
             "run `pip install -U flowbench`, or choose another database"

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, insert, select
 
 from flowbench.records import FlowbenchError, Spec
 from flowbench.store import portable
-from flowbench.store.attempts import environment_values, insert_new, now, run_values
+from flowbench.store.attempts import environment_values, insert_new, run_values
+from flowbench.store.claims import now
 from flowbench.store.forms import Row
 from flowbench.store.portable import Rows
 from flowbench.store.tables import (
@@ -97,14 +98,14 @@ def merge(connection: Connection, source: Source) -> Merged:
     theirs, here = _wholes(rows), _here(connection, rows)
     for row in (row for some in here.values() for whole in some.values() for row in whole.files):
         told.claims[row["path"]].add(row["sha256"])
-    _insert_environments(connection, rows)
+    insert_environments(connection, rows)
     for run in rows["runs"]:
         attempts, spec = theirs.get(run["key"], {}), Spec.from_json(run["spec"])
         places = _places(connection, run["key"])
         new = _new(attempts, here.get(run["key"], {}), places, f"{source.name}: {spec.name}")
         told.known += len(attempts) - len(new)
         if new:
-            id = _run(connection, spec, run["created"], source.name)
+            id = hold(connection, spec, run["created"], source.name)
             for whole in _numbered(new, attempts, places, told):
                 _insert(connection, id, whole, source.digest)
                 told.scores += len(whole.scores)
@@ -197,8 +198,8 @@ def _continues(theirs: Mapping[str, Whole], places: Mapping[str, Place]) -> bool
     )
 
 
-def _run(connection: Connection, spec: Spec, created: str, source: str) -> int:
-    """The id of the run; raises FlowbenchError where another run has its name."""
+def hold(connection: Connection, spec: Spec, created: str, source: str) -> int:
+    """The id of the run, locked on a server; raises FlowbenchError where its name is another's."""
     values = run_values(spec)
     others = select(RunRow.key).where(RunRow.name == spec.name, RunRow.key != values["key"])
     if connection.scalar(others):
@@ -219,7 +220,8 @@ def _insert(connection: Connection, run: int, whole: Whole, origin: str) -> None
             connection.execute(insert(table), some)
 
 
-def _insert_environments(connection: Connection, rows: Rows) -> None:
+def insert_environments(connection: Connection, rows: Rows) -> None:
+    """Insert those that are new."""
     for row in rows["environments"]:
         values = environment_values(row["json"]) | {"created": row["created"]}
         insert_new(connection, EnvironmentRow, values)

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 
 from flowbench.records import Artifact, FlowbenchError, Spec, Tried
+from flowbench.store.leases import Holder, look
 from flowbench.store.tables import ArtifactRow, AttemptRow, EnvironmentRow, RunRow, ScoreRow
 
 SHORTEST_PREFIX = 4
@@ -75,6 +76,22 @@ def tried(connection: Connection, selection: Selection) -> list[Tried]:
     rows = connection.execute(query).all()
     known = specs(connection, selection)
     return [_tried(row, known) for row in rows]
+
+
+def running(connection: Connection, keys: Collection[str]) -> list[Holder]:
+    """The running attempts of these runs, by id."""
+    columns = ("id", "number", "beats", "pid", "started", "birth", "host")
+    query = (
+        select(RunRow.key, *(getattr(AttemptRow, name) for name in columns))
+        .join(RunRow, RunRow.id == AttemptRow.run_id)
+        .where(RunRow.key.in_(keys), AttemptRow.outcome == "running")
+        .order_by(AttemptRow.id)
+    )
+    found = []
+    for key, attempt, number, beats, pid, started, birth, host in connection.execute(query):
+        here, alive = look(host, pid, birth)
+        found.append(Holder(attempt, number, key, beats, here, alive, pid, started, birth, host))
+    return found
 
 
 def find(connection: Connection, words: str) -> Spec:
@@ -185,7 +202,9 @@ def _tried(row: Any, specs: dict[int, tuple[str, Spec]]) -> Tried:
 
 
 def _run_of_attempt(connection: Connection, words: str) -> int | None:
-    if not (words.isascii() and words.isdecimal() and len(words) < 10):
+    # A server has no larger ids; those of a spool are longer.
+    longest = 18 if connection.dialect.name == "sqlite" else 9
+    if not (words.isascii() and words.isdecimal() and len(words) <= longest):
         return None
     query = select(AttemptRow.run_id).where(AttemptRow.id == int(words))
     return connection.execute(query).scalar_one_or_none()

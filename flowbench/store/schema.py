@@ -1,7 +1,7 @@
 """Owns the age of the schema: creates it, upgrades an older one, refuses an unknown one."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision, written here so that opening a current database never imports Alembic.
-HEAD = "0002"
+HEAD = "0003"
 FIRST = "0001"  # which had no views, so those in it are the user's
 SCRIPTS = "flowbench.store:migrations"
 # Not "alembic_version", which another tool may keep in the same database.
@@ -109,8 +109,16 @@ def _upgrade(connection: Connection, found: str, database: Database) -> None:
 def _back_up(file: Path, found: str) -> None:
     """Copy the state before the upgrade, which a second connection still sees."""
     backup = file.with_name(f"{file.name}.bak-{found}")
-    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(backup)) as target:
-        source.backup(target)
+    part = backup.with_name(f"{backup.name}.part")
+    try:
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(part)) as target:
+            source.backup(target)
+        part.replace(backup)  # a backup of that name is whole
+    except OSError as error:
+        raise FlowbenchError(f"{backup} cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _check_references(connection: Connection, database: Database) -> None:

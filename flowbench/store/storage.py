@@ -1,17 +1,32 @@
 """Owns the room's door: the one object through which results are written and read."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from flowbench.records import Absent, Artifact, FlowbenchError, Measured, Spec, Tried
-from flowbench.store import merging, portable, queries, scores
-from flowbench.store.attempts import Attempt, open_attempt
+from flowbench.store import (
+    attempts,
+    claims,
+    guard,
+    merging,
+    portable,
+    queries,
+    scores,
+    spool,
+    spool_attempts,
+    spool_ingest,
+    turns,
+)
+from flowbench.store.attempts import Attempt
 from flowbench.store.engine import Database, ReadOnly
+from flowbench.store.leases import Holder
 from flowbench.store.merging import Merged, Source
 from flowbench.store.portable import Rows
 from flowbench.store.queries import Selection
 from flowbench.store.schema import prepare
+from flowbench.store.spool import SharedDatabase
+from flowbench.store.spool_ingest import Ingested
 from flowbench.store.verification import verify
 
 
@@ -23,7 +38,10 @@ class Store:
 
         Raises FlowbenchError in one line for everything that can be wrong with it.
         """
-        self._open(Database(url))
+        database = spool.choose(url)
+        if isinstance(database, SharedDatabase):
+            database.create()
+        self._open(database)
 
     @classmethod
     def open_existing(cls, url: str) -> "Store":
@@ -31,8 +49,9 @@ class Store:
 
         Raises FlowbenchError as the constructor does, and if there is no file.
         """
-        database = Database(url)
-        if database.file is not None and not database.file.exists():
+        database = spool.choose(url)
+        spooled = isinstance(database, SharedDatabase) and database.pending()
+        if database.file is not None and not database.file.exists() and not spooled:
             raise Absent(f"no results yet in {database.place}: run `flowbench run ...` first")
         store = cls.__new__(cls)
         try:
@@ -42,11 +61,15 @@ class Store:
                 raise
             store._open(database.in_memory())  # where an older one can be upgraded
             store._database.freeze()
+        with store._database.transaction() as connection:
+            guard.prove(connection, store._database.place)
         return store
 
     def _open(self, database: Database) -> None:
         self._database = database
         try:
+            with database.transaction() as connection:
+                guard.inspect(connection, database.place)
             prepare(database)
         except BaseException:
             database.close()
@@ -58,23 +81,70 @@ class Store:
 
     @contextmanager
     def attempt(
-        self, spec: Spec, environment: Mapping[str, Any], force: bool = False
+        self,
+        spec: Spec,
+        environment: Mapping[str, Any],
+        force: bool = False,
+        expired: Container[int] = (),
     ) -> Iterator[Attempt]:
         """Open an attempt and store how it ended; whatever ended it is raised again.
 
-        The caller holds the lock of this run, so an attempt that is still `running` is dead and
-        becomes `lost`. `force` starts a new generation, which hides the scores before it.
+        Attempts at this run that are still `running` become `lost` if their worker is dead or
+        they are in `expired`; else raises Held. `force` starts a new generation, which hides the
+        scores before it.
         """
-        attempt = open_attempt(self._database, spec, environment, force)
+        words = (spec, environment, force, expired)
+        if isinstance(self._database, SharedDatabase):
+            attempt = spool_attempts.open_attempt(self._database, *words)
+        else:
+            attempt = attempts.open_attempt(self._database, *words)
         try:
             yield attempt
+            attempt.close()
         except BaseException as error:
+            self._database.release()
             try:
                 attempt.close(error)
             except FlowbenchError as trouble:  # must not hide the error that came first
                 error.add_note(f"and the outcome could not be stored: {trouble}")
             raise
-        attempt.close()
+        if isinstance(self._database, SharedDatabase):
+            spool_ingest.relieve(self._database)
+
+    def beat(self, ids: Collection[int]) -> set[int]:
+        """Tell that these attempts are worked on; returns those that are no longer running."""
+        if isinstance(self._database, SharedDatabase):
+            return spool_attempts.beat(self._database, ids)
+        return claims.beat(self._database, ids)
+
+    def conclude(self, id: int, outcome: str, text: str) -> bool:
+        """Store how the worker of an attempt ended; returns whether it was still running.
+
+        Raises FlowbenchError for a word that is no outcome.
+        """
+        if isinstance(self._database, SharedDatabase):
+            return spool_attempts.conclude(self._database, id, outcome, text)
+        return claims.conclude(self._database, id, outcome, text)
+
+    def holders(self, keys: Collection[str]) -> dict[str, Holder]:
+        """Map the key of each of these runs that is worked on to its newest running attempt."""
+        if isinstance(self._database, SharedDatabase):
+            found = spool_attempts.holders(self._database, keys)
+        else:
+            with self._database.transaction() as connection:
+                found = queries.running(connection, keys)
+        return {holder.key: holder for holder in found}
+
+    @property
+    def advice(self) -> str:
+        """One line where another place would be better: on a network file system; else empty."""
+        return self._database.advice if isinstance(self._database, SharedDatabase) else ""
+
+    def ingest(self, wait: bool = False) -> Ingested:
+        """Join what a spool holds, if there is one; without `wait` unless another process does."""
+        if not isinstance(self._database, SharedDatabase):
+            return Ingested()
+        return spool_ingest.ingest(self._database, wait)
 
     def done(self, spec: Spec, seed: int) -> dict[tuple[str, str, int, int], dict[str, Any]]:
         """Map (subject, name, nfe, n) of all that is stored for noise stream `seed` to protocols.
@@ -153,7 +223,9 @@ class Store:
 
         Raises FlowbenchError for what is here with other content.
         """
+        self.ingest(wait=True)
         with self._database.transaction(write=True) as connection:
+            turns.wait(connection, sources)
             told = [merging.merge(connection, source) for source in sources]
             place(told)
         return told

@@ -72,7 +72,8 @@ class AttemptRow(Base):
     """One process that worked on a run; never changed once it has ended.
 
     `origin` names the source that it was merged from; "" is here. A merged attempt of a run that
-    was here already has a generation below 1.
+    was here already has a generation below 1. `beats` and `birth` tell whether its worker lives;
+    they stay in this database.
     """
 
     __tablename__ = "attempts"
@@ -95,6 +96,8 @@ class AttemptRow(Base):
     error_text: Mapped[str | None]
     notes: Mapped[list[str]] = mapped_column(JSON)
     origin: Mapped[str] = mapped_column(server_default="")
+    beats: Mapped[int] = mapped_column(server_default="0")
+    birth: Mapped[str] = mapped_column(server_default="")
 
 
 class ScoreRow(Base):

@@ -27,7 +27,7 @@ def verify(rows: Rows, place: str) -> dict[str, Spec]:
     for row in rows["environments"]:
         if _hash(row["json"]) != row["digest"]:
             raise FlowbenchError(f"{place}: the environment {row['digest']} has another hash")
-    specs = {row["key"]: _spec(row, place) for row in rows["runs"]}
+    specs = {row["key"]: proved(row, place) for row in rows["runs"]}
     names = {spec.name for spec in specs.values()}
     if len(names) < len(specs):
         raise FlowbenchError(f"{place} has two runs of one name")
@@ -59,18 +59,28 @@ def _hash(value: Any) -> str:
         return ""
 
 
-def _spec(row: Row, place: str) -> Spec:
+def readable(row: Row, place: str) -> Spec:
+    """The Spec of a run; raises FlowbenchError, in one line, for what is none.
+
+    The key of one that an earlier flowbench has stored may follow from an earlier recipe.
+    """
     where = f"{place}: the run {row['key'][:8]}"
     parts = check(row["spec"], SPEC, where, some=True)
     check(parts.get("budget"), BUDGET, where)
     try:
         spec = Spec.from_json(parts)
-        found = spec.key
+        _ = spec.key
     except (FlowbenchError, TypeError, ValueError, RecursionError) as error:
         raise FlowbenchError(f"{where} has no readable spec") from error
+    return spec
+
+
+def proved(row: Row, place: str) -> Spec:
+    """The Spec of a run; raises FlowbenchError, in one line, unless its key follows from it."""
+    spec, where = readable(row, place), f"{place}: the run {row['key'][:8]}"
     if any(not name or set(name) & set("/\\") for name in (spec.dataset, spec.method)):
         raise FlowbenchError(f"{where} has a method or data set that is no name")
-    if found != row["key"]:
+    if spec.key != row["key"]:
         raise FlowbenchError(f"{where} ({spec.name}) has another key than its spec")
     return spec
 

@@ -1,4 +1,4 @@
-"""What the tests of the store share: a fresh database, a run, and real processes."""
+"""What the tests of the store share: a fresh database, a run, other workers, real processes."""
 
 import os
 import subprocess
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import servers
+from other_workers import Worker
 
 import flowbench
 from flowbench.records import Budget, Spec
@@ -36,6 +38,46 @@ def store(url: str) -> Iterator[Store]:
     opened = Store(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[servers.Server]:
+    """A real PostgreSQL server; where there is none, the test is skipped and says what to do."""
+    if reason := servers.missing():
+        pytest.skip(reason)
+    with servers.serving() as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "file", "spool", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty database of each kind."""
+    monkeypatch.setenv("FLOWBENCH_SPOOL", "always" if request.param == "spool" else "never")
+    if request.param == "postgresql":
+        return request.getfixturevalue("server").new()
+    return "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'results.db'}"
+
+
+@pytest.fixture
+def anywhere(place: str) -> Iterator[Store]:
+    """A store over a database of each kind."""
+    opened = Store(place)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of this machine that lives."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def elsewhere() -> Worker:
+    """A worker on another machine."""
+    return Worker("another-host", 7, "another-boot-7")
 
 
 @pytest.fixture

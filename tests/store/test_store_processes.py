@@ -21,7 +21,20 @@ with store.attempt(spec, {"python": "3.11"}) as attempt:
         attempt.add(Score("fid", nfe + 0.5, nfe))
 """
 
-SAME_RUN = WRITE.replace("with", "spec = Spec('lmm', 'digits', 0, Budget(10, 2))\nwith")
+# One after the other, because nobody gets what another one holds.
+SAME_RUN = """
+import time
+from flowbench.store.leases import Held
+store = Store(url)
+while True:
+    try:
+        with store.attempt(Spec("lmm", "digits", 0, Budget(10, 2)), {}) as attempt:
+            for nfe in range(20):
+                attempt.add(Score("fid", nfe + 0.5, nfe))
+            break
+    except Held:
+        time.sleep(0.02)
+"""
 
 ENDLESS = """
 import itertools

@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from flowbench.records import FlowbenchError, Score, Spec
 from flowbench.store import Store
+from flowbench.store.leases import Superseded
 
 
 def attempt(store: Store, spec: Spec, *scores: Score, force: bool = False) -> int:
@@ -75,13 +76,12 @@ def test_the_newest_of_equal_scores_is_measured(store: Store, spec: Spec) -> Non
     assert [each.attempt for each in store.measured()] == [last, last, last - 1]
 
 
-def test_the_newest_attempt_wins_even_if_an_older_one_writes_later(
-    store: Store, spec: Spec
-) -> None:
+def test_the_newest_attempt_wins_and_an_older_one_writes_no_more(store: Store, spec: Spec) -> None:
     older = store.attempt(spec, {})
     late = older.__enter__()
     attempt(store, spec, Score("fid", 2.0))
-    late.add(Score("fid", 1.0))
+    with pytest.raises(Superseded, match=r"attempt 1 was closed meanwhile \(lost\)"):
+        late.add(Score("fid", 1.0))
     older.__exit__(None, None, None)
     assert [found.score.value for found in store.measured()] == [2.0]
 

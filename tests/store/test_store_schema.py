@@ -22,7 +22,7 @@ from flowbench.store.tables import Base
 NEXT = """
 from alembic import op
 import sqlalchemy as sa
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0004", "0003"
 
 def upgrade():
     with op.batch_alter_table("runs", recreate="always") as batch:
@@ -35,9 +35,9 @@ def write_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str) 
     """Play a later version of flowbench, which has one revision more."""
     scripts = tmp_path / "scripts"
     shutil.copytree(Path(schema.__file__).parent / "migrations", scripts)
-    (scripts / "versions" / "r0003_next.py").write_text(NEXT.format(statement=statement))
+    (scripts / "versions" / "r0004_next.py").write_text(NEXT.format(statement=statement))
     monkeypatch.setattr(schema, "SCRIPTS", str(scripts))
-    monkeypatch.setattr(schema, "HEAD", "0003")
+    monkeypatch.setattr(schema, "HEAD", "0004")
 
 
 def fill(url: str, spec: Spec) -> None:
@@ -128,9 +128,9 @@ def test_an_upgrade_keeps_everything_and_a_backup(
     assert len(store.measured()) == 2
     store.close()
 
-    new, old = tmp_path / "results.db", tmp_path / "results.db.bak-0002"
+    new, old = tmp_path / "results.db", tmp_path / "results.db.bak-0003"
     version = "select version_num from flowbench_alembic_version"
-    assert (ask(new, version), ask(old, version)) == ([("0003",)], [("0002",)])
+    assert (ask(new, version), ask(old, version)) == ([("0004",)], [("0003",)])
     assert ask(new, "select extra from runs") == [("new",)]
     assert ask(old, "select count(*) from scores") == [(1,)]
     assert "extra" not in ask(old, "select sql from sqlite_master where name = 'runs'")[0][0]

@@ -19,8 +19,11 @@ from flowbench.report.page.grid import GOALS, Grid, grid, tags_attribute
 MANY = 30  # entries on how rows were made that a printed page still shows
 
 
-# Control characters, and those that turn the direction of what follows: a stranger's, if any.
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters, those that turn the direction of what follows, and those without any width:
+# a stranger's, if any.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
 
 
 @dataclass(frozen=True)
