@@ -43,6 +43,11 @@ EXCEPTIONS = guides.Exceptions(
         "flowbench run lmm --dataset digits --nfe 1,2 --seed 0,1,2": (FEW, SMALL),
         "flowbench run lmm --dataset digits --dry-run": (FEW, SMALL),
         "flowbench run --suite benchmarks/digits.toml": ("--dry-run", LONG),
+        "flowbench run --suite benchmarks/smoke.toml --max-hours 8": ("--dry-run", LONG),
+        "flowbench run cfm --dataset 8gaussians --timeout 2h": (
+            "--dry-run",
+            "its worker does not know the small data of this test; tests/test_limits.py runs one",
+        ),
         "flowbench run --suite benchmarks/coupling.toml": ("--dry-run", LONG),
         "flowbench run --suite benchmarks/cifar10-small.toml --data-root data --token": (
             "--dry-run",
