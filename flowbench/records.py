@@ -177,7 +177,7 @@ class Measured(NamedTuple):
 class Tried:
     """One attempt at a run: when, where, and how it ended.
 
-    `outcome` is running, ok, failed, diverged, interrupted or lost (its process was killed).
+    `outcome` is running, ok, failed, diverged, interrupted, timeout, or lost (its process died).
     """
 
     id: int

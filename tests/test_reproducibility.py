@@ -138,7 +138,9 @@ def test_a_suite_makes_the_same_bits_with_any_number_of_workers(flowbench, tmp_p
 @pytest.mark.slow
 def test_every_built_in_of_the_smoke_suite_is_reproduced_to_the_last_bit(flowbench, database):
     path = str(ROOT / "benchmarks/smoke.toml")
-    code, output = flowbench("run", "--suite", path, "--device", "cpu", "--quiet")
+    code, output = flowbench("run", "--suite", path, "--device", "cpu")
+    assert code == 0, output
+    code, output = flowbench("compare", "--suite", path, "--strict")
     assert code == 0, output
     with closing(sqlite3.connect(database)) as connection:
         runs = dict(connection.execute("select name, method from runs where dataset = 'moons'"))

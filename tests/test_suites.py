@@ -698,15 +698,6 @@ def test_an_interrupted_suite_goes_on_to_the_same_numbers(tmp_path, number, undi
     assert finish(tmp_path) == undisturbed
 
 
-@pytest.mark.slow
-def test_every_method_runs_in_the_smoke_suite(flowbench):
-    path = str(ROOT / "benchmarks/smoke.toml")
-    code, output = flowbench("run", "--suite", path)
-    assert code == 0, output
-    code, output = flowbench("compare", "--suite", path, "--strict")
-    assert code == 0, output
-
-
 def test_scores_of_another_protocol_have_no_part_in_a_suite(flowbench, tmp_path):
     """The same run with another number of samples or another noise stream."""
     text = HEAD.replace("nfe = [1, 2]", "nfe = [2]") + EDM

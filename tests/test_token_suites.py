@@ -10,7 +10,8 @@ from loss_weights import deit, efficientnet, vgg16
 from picture_files import images, write_zip
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-LONG = ("cifar10-small", "imagenet64-small", "lfm-images-small")  # two to seven minutes each
+# One to seven minutes each; the one that is left goes through every stage.
+LONG = ("cifar10-small", "imagenet64-small", "lfm-images-small", "lmm-ablation-small")
 TWINS = [
     pytest.param(stem, marks=[pytest.mark.long] if stem in LONG else [])
     for stem in sorted(path.stem for path in BENCHMARKS.glob("*-small.toml"))

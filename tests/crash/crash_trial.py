@@ -109,6 +109,8 @@ class Trial:
 
     def _when(self, ended: dict[str, Any]) -> float | None:
         """When the signal was sent, None where it was too late."""
+        if ended["killed"] and ended["code"] == 0:
+            return None  # by the clock, while the process was already leaving
         own = [float(line.split()[1]) for line in traced(ended) if line.startswith("kill ")]
         return next(iter([*own, *ended["killed"]]), None)
 

@@ -128,7 +128,8 @@ def set_up(request: dict[str, Any]) -> Watch:
     """Become what the request describes: its folder, environment, sizes, defects and places."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGALRM):  # the server has its own
+        signal.signal(number, signal.SIG_DFL)
     os.chdir(request["folder"])
     os.environ.update(request["environment"])
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

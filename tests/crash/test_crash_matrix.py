@@ -28,7 +28,7 @@ DEFECTS = {
     "step_back": ("SIGKILL", "flowbench.training:Run._save", "after", 30),
     "reseeded": ("SIGKILL", "flowbench.training:Run._save", "after", 30),
     "from_scratch": ("SIGKILL", "flowbench.training:Run._save", "after", 30),
-    "unrecorded": ("SIGTERM", "flowbench.execution:_keep", "after", 20),
+    "unrecorded": ("SIGTERM", "flowbench.training:Run._save", "after", 30),
     "littering": ("SIGKILL", "pathlib:Path.open[*.pt*]", "torn", 30),
 }
 

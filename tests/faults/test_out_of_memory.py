@@ -67,7 +67,6 @@ def test_a_device_without_room_for_one_row_is_a_line(flowbench, database, crowde
     assert outcomes(database) == ["failed"]
 
 
-@pytest.mark.xfail(reason="execution.py does not store notes yet", strict=False)
 def test_what_was_done_about_it_is_stored_with_the_attempt(flowbench, database, crowded):
     crowded(8, "training")
     assert flowbench(*SHORT)[0] == 0

@@ -96,8 +96,8 @@ def test_a_table_whose_reader_has_gone_is_no_failure(results, words):
 
 
 def test_head_gets_its_line(results):
-    line = f"{sys.executable} -m flowbench compare | head -1; echo ${{PIPESTATUS[0]}}"
-    command = ["bash", "-c", line]
+    line = '"$0" -m flowbench compare | head -1; echo ${PIPESTATUS[0]}'
+    command = ["bash", "-c", line, sys.executable]
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings(results))
     assert done.stderr == "" and done.stdout.endswith("\n0\n")
     assert done.stdout.startswith("moons: 50 samples, 20 steps of 16")

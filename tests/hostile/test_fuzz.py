@@ -108,7 +108,7 @@ def test_the_same_for_hours(kind, good, tmp_path):
 
 def test_the_fuzzer_finds_a_reader_that_raises(tmp_path, monkeypatch):
     def bad(path):
-        if b"\xff" in path.read_bytes():
+        if not path.read_bytes().startswith(b"x"):
             raise KeyError("a defect")
 
     monkeypatch.setitem(TARGETS, "suite", TARGETS["suite"]._replace(read=bad))
