@@ -116,6 +116,24 @@ def test_the_table_of_rooms_names_every_room():
     assert named - {path.name for path in (ROOT / "flowbench").glob("*.py")} == {"test_floors.py"}
 
 
+def named_tests(text):
+    """Tests that a table names, as paths below tests/."""
+    return re.findall(r"`((?:\w+/)*\w+\.py)(?:::(\w+))?`", text)
+
+
+def test_every_test_that_a_promise_names_is_there():
+    promises = README[README.index("## What flowbench guarantees") :].partition("## Where")[0]
+    found = named_tests(promises) + named_tests(guides.read("SECURITY.md"))
+    assert len(found) > 40
+    for path, name in found:
+        text = (ROOT / "tests" / path).read_text()
+        assert not name or f"def {name}(" in text, f"{path}::{name}"
+    assert named_tests("`a/test_b.py::test_c` and `d.py`") == [
+        ("a/test_b.py", "test_c"),
+        ("d.py", ""),
+    ]
+
+
 def test_links_between_guides_lead_somewhere():
     for name in ("README.md", "plugins/README.md", "CONTRIBUTING.md", "benchmarks/README.md"):
         text = guides.read(name)
