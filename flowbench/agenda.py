@@ -5,9 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flowbench import planning, plugins, protocol, runner, setting
+from flowbench import planning, plugins, runner, setting
 from flowbench.history import History
 from flowbench.planning import Plan, Request, Setup
+from flowbench.protocol import Key
 from flowbench.records import Absent, FlowbenchError
 from flowbench.store import Store
 from flowbench.suitefile import Row
@@ -20,17 +21,17 @@ UNKNOWN = 60.0  # seconds of a run that nothing is known about, to order it amon
 class Task:
     """A cell with its plan and its place among the others.
 
-    `missing` of `scores` are to be made; `trouble` is why a finished run counts as failed.
-    `teachers` are the cells that must end before, `shared` the names of the runs that this one
-    trains unless another has done it: teachers that are no cells, and a network that it shares
-    with cells which only sample in another way. `seconds` is the estimate for what is missing, if
-    there is one.
+    `missing` of the scores that are `expected` are to be made; `trouble` is why a finished run
+    counts as failed. `teachers` are the cells that must end before, `shared` the names of the runs
+    that this one trains unless another has done it: teachers that are no cells, and a network that
+    it shares with cells which only sample in another way. `seconds` is the estimate for what is
+    missing, if there is one.
     """
 
     cell: Cell
     request: Request
     plan: Plan
-    scores: int = 0
+    expected: set[Key] = field(default_factory=set)
     missing: int = 0
     trouble: str = ""
     teachers: list["Task"] = field(default_factory=list)
@@ -144,7 +145,7 @@ def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setu
     measured = [m for name in names for m in store.measured(name)] if store else []
     last = {attempt.run: attempt for attempt in tried}
     for task in found:
-        task.scores = len(runner.expected(task.plan, setup))
+        task.expected = runner.expected(task.plan, setup)
         task.missing = missing(task, None if force else store, setup)
         attempt = last.get(task.plan.spec.name)
         if not task.missing and attempt is not None and attempt.outcome == "diverged":
@@ -158,9 +159,7 @@ def look_up(found: Sequence[Task], store: Store | None, force: bool, setup: Setu
 
 def missing(task: Task, store: Store | None, setup: Setup) -> int:
     """How many scores of a task the store lacks; without one, that is all of them."""
-    plan = task.plan
-    done = store.done(plan.spec, plan.protocol.seed) if store else {}
-    return len(protocol.missing(runner.expected(plan, setup), plan, setup, done))
+    return len(runner.missing(store, task.plan, setup, task.expected))
 
 
 def _trained(plan: Plan) -> Plan:

@@ -107,8 +107,8 @@ def memory(plan: Any) -> Iterator[None]:
     except FlowbenchError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in disk.CURES:
-            raise disk.Unwritten(disk.line(error, error.filename or "a file")) from error
+        if unwritten := disk.unwritten(error):
+            raise unwritten from error
         if not is_memory(error):
             raise
         place = "".join(f"{word}: " for word in where(error, plan.method)[:1])

@@ -30,15 +30,24 @@ def line(error: OSError, path: Path | str) -> str:
     return f"{path} cannot be {verb}: {error.strerror}: {CURES[error.errno or 0]}"
 
 
+def unwritten(error: BaseException, path: Path | None = None) -> Unwritten | None:
+    """What to raise in the place of an error of a disk that refuses, with a cure.
+
+    None for other errors, such as that of a folder where a file should be. Without `path` the
+    error itself says which file it is about.
+    """
+    if not isinstance(error, OSError) or error.errno not in CURES:
+        return None
+    return Unwritten(line(error, path or error.filename or "a file"))
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises Unwritten with the name of the file and a cure for what a disk refuses inside.
-
-    Other errors pass, such as that of a folder where a file should be.
-    """
+    """Raises Unwritten with the name of the file and a cure for what a disk refuses inside."""
     try:
         yield
     except OSError as error:
-        if error.errno not in CURES:
+        found = unwritten(error, path)
+        if found is None:
             raise
-        raise Unwritten(line(error, path)) from error
+        raise found from error

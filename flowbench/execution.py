@@ -16,18 +16,15 @@ from flowbench import (
     observation,
     offline,
     planning,
-    protocol,
     runner,
 )
 from flowbench.events import Begun
-from flowbench.interruption import terminable
 from flowbench.planning import Plan, Request, Setup
+from flowbench.protocol import Key
 from flowbench.records import Artifact, FlowbenchError, Score
 from flowbench.store import Store
 from flowbench.store.attempts import Attempt
 from flowbench.store.leases import Held, Superseded
-
-__all__ = ["Ended", "Job", "Opened", "execute", "terminable", "work"]
 
 Lease = Callable[[int], AbstractContextManager[Any]]  # what goes on while that attempt is open
 
@@ -112,9 +109,9 @@ def execute(
     `expired` attempts hold it no longer; `caught` gets the error behind a failure.
     """
     try:
-        observers = observation.asked(setup.track)
+        observers, missing = observation.asked(setup.track), _missing(store, plan, setup, force)
         with runner.claim(plan, setup):
-            if not (_abandoned(store, plan) or _missing(store, plan, setup, force)):
+            if not (_abandoned(store, plan) or missing()):
                 return _settled(store, plan, say)
             surroundings = environment.capture(setup.device, setup.deterministic)
             with (
@@ -122,7 +119,7 @@ def execute(
                 lease(attempt.id),
                 _observed(store, plan, setup, observers, attempt) as heard,
             ):  # another machine may just have ended it
-                _make(store, plan, heard, _missing(store, plan, setup, force), attempt)
+                _make(store, plan, heard, missing(), attempt)
     except Exception as error:
         caught(error)
         return _why(error, plan, setup)
@@ -134,9 +131,10 @@ def _abandoned(store: Store, plan: Plan) -> bool:
     return any(holder.alive is False for holder in store.holders([plan.spec.key]).values())
 
 
-def _missing(store: Store, plan: Plan, setup: Setup, force: bool) -> set[protocol.Key]:
-    done = {} if force else store.done(plan.spec, plan.protocol.seed)
-    return protocol.missing(runner.expected(plan, setup), plan, setup, done)
+def _missing(store: Store, plan: Plan, setup: Setup, force: bool) -> Callable[[], set[Key]]:
+    """Tells what is not there at that moment; what the plan leads to stays the same."""
+    wanted = runner.expected(plan, setup)
+    return lambda: runner.missing(None if force else store, plan, setup, wanted)
 
 
 def _observed(
@@ -166,14 +164,12 @@ def _noting(setup: Setup, attempt: Attempt) -> Callable[[str], None]:
     return note
 
 
-def _make(
-    store: Store, plan: Plan, setup: Setup, todo: set[protocol.Key], attempt: Attempt
-) -> None:
+def _make(store: Store, plan: Plan, setup: Setup, todo: set[Key], attempt: Attempt) -> None:
     """Make and keep what is in `todo`; of a group that was cut short, what is there stays."""
     if not todo:
         return
     setup = replace(setup, note=_noting(setup, attempt))
-    known = store.done(plan.spec, plan.protocol.seed).keys() - todo
+    known = runner.stored(store, plan).keys() - todo
     with blame.memory(plan):
         for made in runner.run(plan, setup, todo, attempt.generation):
             if isinstance(made, Score) and (made.subject, made.name, made.nfe, made.n) in known:
@@ -187,8 +183,8 @@ def _why(error: Exception, plan: Plan, setup: Setup) -> str:
     """The error at hand in one line; of one that is not meant for users, the plugin's own line."""
     if isinstance(error, FlowbenchError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in disk.CURES:
-        return disk.line(error, error.filename or "a file")
+    if unwritten := disk.unwritten(error):
+        return str(unwritten)
     return f"{blame.line(error, plan.method)} ({_log(plan, setup)})"
 
 

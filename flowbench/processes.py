@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, parent_process
-from typing import Any
+from typing import Any, ClassVar
 
-from flowbench import faults
-from flowbench.execution import Ended, terminable
+from flowbench import faults, process_table
+from flowbench.engines import Death
+from flowbench.execution import Ended
+from flowbench.interruption import terminable
 from flowbench.records import FlowbenchError
 
 PRELOAD = ["flowbench.execution", "flowbench.metrics.frechet", "ot", "torch._dynamo"]
@@ -41,12 +43,13 @@ def _child(target: Target, job: Any, environment: dict[str, str], pipe: Connecti
 
     with terminable():
         try:
-            send(_done(target, job, send))
+            send(done(target, job, send))
         except KeyboardInterrupt:
             raise SystemExit(faults.INTERRUPTED) from None
 
 
-def _done(target: Target, job: Any, send: Callable[[Any], None]) -> Ended:
+def done(target: Target, job: Any, send: Callable[[Any], None]) -> Ended:
+    """Do the job; whatever it raises but an interruption is how it ended."""
     try:
         ended = target(job, send)
     except FlowbenchError as error:
@@ -80,6 +83,13 @@ class Worker:
     overdue: bool = False
     superseded: bool = False
     gone: threading.Event = field(default_factory=threading.Event)
+    queued: ClassVar[bool] = False
+    distant: ClassVar[bool] = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.is_alive()
 
     def read(self) -> Iterator[Any]:
         """The messages that have come; the last says how it ended."""
@@ -117,11 +127,17 @@ class Worker:
 
         The number of a process that is no more may be another's by now.
         """
-        for number in (self._pid, *descendants(self._pid)) if living else ():
+        for number in (self._pid, *process_table.descendants(self._pid)) if living else ():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
+
+    def death(self) -> Death:
+        """How the process ended, by its exit code."""
+        code = self.process.exitcode
+        words = faults.words(code, faults.killings() > self.killings)
+        return Death(faults.outcome(code), words, faults.of_exit(code))
 
     @property
     def _pid(self) -> int:
@@ -136,6 +152,27 @@ class Worker:
         self.process.kill()  # one that has said how it ended has nothing more to do
         self.pipe.close()
         self.gone.set()
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The engine of this machine: each job is `target(job, send)` in a process of its own."""
+
+    context: Any
+    target: Target
+
+    def start(self, job: Any, name: str) -> Worker:
+        """Start a worker for the job."""
+        return spawn(self.context, self.target, job)
+
+    def wait(self, workers: Sequence[Worker], seconds: float) -> None:
+        """Return when one of them has said something or ended."""
+        wait([part for each in workers for part in (each.pipe, each.process.sentinel)], seconds)
+        time.sleep(0.02)  # a pipe whose process is just ending is always ready
+
+    def stop(self, workers: Sequence[Worker]) -> None:
+        """End them: first politely, then by force."""
+        stop(workers)
 
 
 def spawn(context: Any, target: Target, job: Any) -> Worker:
@@ -160,22 +197,6 @@ def stop(workers: Sequence[Worker]) -> None:
             worker.kill(worker.process.is_alive())
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes below this one, also those with a group of their own; [] if unknown."""
-    parents: dict[int, int] = {}
-    for entry in os.scandir("/proc") if os.path.isdir("/proc/self") else ():
-        if entry.name.isdecimal():
-            with (
-                suppress(OSError, ValueError, IndexError),
-                open(f"{entry.path}/stat", "rb") as file,
-            ):
-                parents[int(entry.name)] = int(file.read().rpartition(b")")[2].split()[1])
-    found = [pid]
-    for above in found:
-        found += [child for child, parent in parents.items() if parent == above]
-    return found[1:]
-
-
 @contextmanager
 def context(threads: int = 0) -> Iterator[Any]:
     """Where processes come from: a server that has imported all that is slow, and nothing else.
@@ -183,15 +204,22 @@ def context(threads: int = 0) -> Iterator[Any]:
     Its libraries read the limits on their threads when they are loaded; without `threads` they
     are those of this process.
     """
-    before = {name: os.environ.get(name) for name in LIMITS}
-    os.environ.update(dict.fromkeys(LIMITS, str(threads)) if threads else {})
-    try:
+    with limited(threads):
         found = multiprocessing.get_context("forkserver")
         found.set_forkserver_preload(PRELOAD)
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
         yield found
+
+
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Tell the libraries of processes that are started meanwhile how many threads they have."""
+    before = {name: os.environ.get(name) for name in LIMITS}
+    os.environ.update(dict.fromkeys(LIMITS, str(threads)) if threads else {})
+    try:
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})

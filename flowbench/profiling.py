@@ -10,8 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from flowbench import meters, plugins
-from flowbench.fitting import random_state, set_random_state
 from flowbench.planning import Plan, Setup
+from flowbench.random_states import random_state, set_random_state
 from flowbench.rehearsal import accepted, rehearse
 from flowbench.sampling import Sampler
 from flowbench.training import ignore

@@ -11,13 +11,22 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from flowbench import determinism, meters, network_files, optimizers, plugins, training_log
+from flowbench import (
+    determinism,
+    meters,
+    network_files,
+    optimizers,
+    plugins,
+    protocol,
+    training_log,
+)
 from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.disk import writing
 from flowbench.examination import Examination, describe
 from flowbench.planning import Plan, Setup
-from flowbench.protocol import Key, expected_scores, field_interval
+from flowbench.protocol import Key
 from flowbench.records import Artifact, Diverged, FlowbenchError, RunFailed, Score
+from flowbench.store import Store
 from flowbench.store.leases import Held
 from flowbench.teacher import Teacher
 from flowbench.training import Bill, Run, total
@@ -30,7 +39,17 @@ def hooks(plan: Plan) -> Any:
 
 def expected(plan: Plan, setup: Setup) -> set[Key]:
     """Every score that the plan leads to."""
-    return expected_scores(plan, setup, field_interval(plan, hooks(plan)))
+    return protocol.expected_scores(plan, setup, protocol.field_interval(plan, hooks(plan)))
+
+
+def stored(store: Store | None, plan: Plan) -> dict[Key, dict[str, Any]]:
+    """The scores of the plan that are in the store, if there is one, each with its protocol."""
+    return store.done(plan.spec, plan.protocol.seed) if store else {}
+
+
+def missing(store: Store | None, plan: Plan, setup: Setup, wanted: set[Key]) -> set[Key]:
+    """What of `wanted` the store lacks or has by another protocol; all of it without a store."""
+    return protocol.missing(wanted, plan, setup, stored(store, plan))
 
 
 @contextmanager
@@ -170,7 +189,7 @@ def make_teacher(plan: Plan, setup: Setup, student: Run) -> Teacher:
 
 def as_teacher(plan: Plan, hook: Any, make: Callable[[], nn.Module]) -> Teacher:
     """The network that `make` gives as a teacher; raises FlowbenchError if it has no velocity."""
-    interval = field_interval(plan, hook)
+    interval = protocol.field_interval(plan, hook)
     if interval is None:
         raise FlowbenchError(f"{plan.spec.variant} has no velocity, so it cannot be a teacher")
     return Teacher(make, hook.velocity, interval)

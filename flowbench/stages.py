@@ -181,7 +181,7 @@ def _reference(name: str, facts: Mapping[str, Any]) -> Path | None:
 def _scores(plan: Plan, setup: Setup, store: Store | None) -> Iterator[Stage]:
     """Why stored scores are not by today's protocol, and last how many are there."""
     expected = runner.expected(plan, setup)
-    done = store.done(plan.spec, plan.protocol.seed) if store else {}
+    done = runner.stored(store, plan)
     missing = protocol.missing(expected, plan, setup, done)
     against = protocol.against_for(plan, setup)
     for metric in protocol.metrics_for(plan, setup):

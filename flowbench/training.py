@@ -10,14 +10,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from flowbench import interruption
+from flowbench import ranks, sharing
 from flowbench.average import Average
 from flowbench.checkpoints import load_state, save_state
 from flowbench.data.ahead import drawer
 from flowbench.events import Point
-from flowbench.fitting import fit, random_state, set_random_state
+from flowbench.fitting import fit
 from flowbench.optimizers import DEFAULT, Optimizer
+from flowbench.pace import Pace
+from flowbench.random_states import random_state, set_random_state
 from flowbench.records import Budget, Diverged, FlowbenchError, digest
+from flowbench.rows import Rows
 from flowbench.training_log import Log
 
 __all__ = ["Average", "Bill", "Prepared", "Progress", "Run", "Source", "fit", "ignore", "total"]
@@ -25,13 +28,13 @@ __all__ = ["Average", "Bill", "Prepared", "Progress", "Run", "Source", "fit", "i
 Bill = dict[str, dict[str, float]]  # stage -> what it has cost: seconds, images
 BESIDE = ("coupling",)  # stages that run in another thread than training
 MAKING = ("pairs", "inverse-pairs", *BESIDE)  # stages whose images went through no training step
-TICK = 0.5  # seconds between looks at the loss: each look waits for the device
 
 
 class Source(Protocol):
     """Something that batches are drawn from: a split of the data, or pairs made on demand.
 
-    Where it has `draw_for_training` (see `data.base.Split`), that is called instead of `draw`.
+    Where it has `draw_for_training` (see `data.base.Split`), that is called instead of `draw`. If
+    it says `by_row`, what it draws for a row hangs on that alone, and each rank draws its own only.
     """
 
     def __len__(self) -> int: ...
@@ -83,7 +86,8 @@ class Run:
     backbones are compiled, `optimizer` what moves the weights, and `weights` the files of the
     frozen networks that losses look through, by name (see `known_weights`). With `prepare_only`,
     `batches` raises Prepared once its source is prepared. `observe` gets the points of the training
-    curve; what it takes is no time of training.
+    curve; what it takes is no time of training. `rows` is the part of a batch that is at hand, and
+    `stepped` the weights whose gradients a `fitting.Step` sums over the ranks.
     """
 
     budget: Budget
@@ -103,6 +107,8 @@ class Run:
     weights: Mapping[str, Path] = field(default_factory=dict)
     prepare_only: bool = False
     observe: Callable[[Point], None] = lambda point: None
+    rows: Rows = field(default_factory=Rows)
+    stepped: set[int] = field(default_factory=set)
     losses: Log | None = field(default=None, init=False)  # of the stage at hand
 
     def stage(self, name: str, share: float = 1.0, begin: float = 0.0) -> "Run":
@@ -117,7 +123,7 @@ class Run:
     @property
     def started(self) -> bool:
         """Whether a checkpoint of this stage exists, from which it will go on."""
-        return self._path is not None and self._path.exists()
+        return ranks.decided(lambda: self._path is not None and self._path.exists())
 
     def log(self, loss: Tensor, rival: bool = False) -> None:
         """Hand over a step's loss; the host looks at it now and then, not at each step.
@@ -133,16 +139,18 @@ class Run:
 
         `parts` (anything with `state_dict`) are saved every so often and restored at the start,
         with the random state and the order of data, so an interrupted stage goes on exactly.
-        Raises Diverged when the loss or a saved weight is not finite, FlowbenchError for a source
-        that cannot be augmented where that is wanted.
+        Of several ranks each gets its rows of the batch, and backward passes sum the gradients of
+        the networks among `parts`. Raises Diverged when the loss or a saved weight is not finite,
+        FlowbenchError for a source that cannot be augmented where that is wanted.
         """
         if self.augment and getattr(source, "augment", None) is None:
             raise FlowbenchError(
                 f"stage {self.name} does not train on images as they are in the data, so they"
                 " cannot be augmented: leave the augmentation out"
             )
-        generator, draw = torch.Generator(), drawer(source, self.budget.batch)
-        state, steps = self._read(), self.budget.steps
+        generator, here = torch.Generator(), sharing.part(self.budget.batch)
+        draw = drawer(source, here, self.rows)
+        state, steps = ranks.decided(self._read), self.budget.steps
         step = state["step"] if state else 0
         if step < steps:
             source.prepare()  # may train a teacher, so random states are set after it
@@ -154,27 +162,26 @@ class Run:
             generator.manual_seed(seed)
             torch.manual_seed(seed)
         self.losses = self._log(state, step)
-        start = saved = seen = time.monotonic()
-        first, pause = step, 0.0
-        while step < steps:
-            yield draw(generator, step + 1 < steps)
-            step += 1
-            now = time.monotonic()
-            if self.losses is not None:
-                heard = self.losses.mark(step, spent + now - start)
-                start, now = start + heard, now + heard
-            if now - seen >= TICK or step == steps:
-                seen = now
-                self._show(step, (step - first) / max(now - start, 1e-9))
-            stop = interruption.asked()
-            # Where the state takes seconds to write, it is written less often: 5 % of the time.
-            if stop or now - saved >= max(self.every, 20 * pause * (pause > 1)) or step == steps:
-                self.charge(seconds=spent + now - start, images=step * self.budget.batch)
-                self._save(parts, generator, step)
-                saved = time.monotonic()
-                pause = saved - now
-            if stop:
-                raise KeyboardInterrupt
+        first, start, due = step, time.monotonic(), Pace(self.every, steps)
+        with sharing.gradients(parts, self.stepped, here.share, sharing.exact(self.device)):
+            while step < steps:
+                batch = draw(generator, step + 1 < steps)
+                with self.rows.of(here):
+                    yield batch
+                step += 1
+                now = time.monotonic()
+                if self.losses is not None:
+                    heard = self.losses.mark(step, spent + now - start)
+                    start, now = start + heard, now + heard
+                due.meet(step, now)
+                if due.look:
+                    self._show(step, (step - first) / max(now - start, 1e-9))
+                if due.save:
+                    self.charge(seconds=spent + now - start, images=step * self.budget.batch)
+                    self._save(parts, generator, step)
+                    due.saved(now)
+                if due.stop:
+                    raise KeyboardInterrupt
 
     def _show(self, step: int, speed: float) -> None:
         """Tell the watcher; `speed` in steps per second."""
@@ -196,7 +203,7 @@ class Run:
 
     def _log(self, state: dict[str, Any] | None, step: int) -> Log | None:
         """Where the losses of this stage go, from `step` on."""
-        if self.folder is None:
+        if self.folder is None or not ranks.first():
             return None
         log = Log(self.folder, self.name, self.budget, self.observe)
         log.begin(step, (state or {}).get("losses"))
@@ -211,10 +218,12 @@ class Run:
         for name, part in parts.items():
             if isinstance(part, nn.Module) and not _finite(part):
                 raise Diverged(f"{name} has weights that are not finite at step {step}")
-        if self._path is None:
+        sharing.check(parts, self.name)
+        random = ranks.told({"order": generator.get_state(), **random_state(self.device)})
+        set_random_state(random, self.device)
+        if self._path is None or not ranks.first():
             return
         state = {name: part.state_dict() for name, part in parts.items()}
-        random = {"order": generator.get_state(), **random_state(self.device)}
         facts = {"step": step, "bill": self.bill, "micro_batch": self.micro_batch}
         facts |= {"losses": self.losses.state} if self.losses else {}
         save_state(self._path, {**facts, "random": random, "parts": state})

@@ -23,7 +23,8 @@ LIBRARY = {
         "places",
         "weights",
     ],
-    *["determinism", "timing", "torch_files"],
+    *["determinism", "pace", "pairwise", "random_states", "ranks", "rows", "sharing", "step"],
+    *["timing", "torch_files"],
 }
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [
@@ -56,7 +57,7 @@ ORDER = [
     *["bundle", "explanation", "stages", "reproduction", "notebook", "scaffold", "testing"],
 ]
 FLOORS = [
-    {"records", "hookspecs"},
+    {"records", "hookspecs", "process_table"},
     {"entries", "events", "git", "disk", "faults", "interruption", "limits", "offline"}
     | {"part_files", "toml_files"},
     LIBRARY | {"discovery", "plugins", "store"},

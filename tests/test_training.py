@@ -9,7 +9,7 @@ from torch import nn
 
 from flowbench import meters, training
 from flowbench.augment import Augment
-from flowbench.fitting import LARGE
+from flowbench.step import LARGE
 from flowbench.records import Budget, Diverged, FlowbenchError, RunFailed
 from flowbench.testing import Killed, Stop, toy
 from flowbench.training import Average, Run, fit
@@ -483,7 +483,7 @@ def test_a_network_that_is_called_in_another_way_trains_without_a_plan(monkeypat
 
 
 def test_smaller_parts_keep_whole_eighths_as_long_as_they_can():
-    from flowbench.fitting import STRATA, smaller
+    from flowbench.step import STRATA, smaller
 
     assert [smaller(n) for n in (512, 100, 24, 16, 9, 8, 3, 2)] == [256, 48, 8, 8, 5, 4, 2, 1]
     assert all(smaller(n) < n for n in range(2, 600))

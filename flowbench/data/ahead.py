@@ -8,18 +8,37 @@ from torch import Tensor
 
 from flowbench.data.base import Split
 from flowbench.data.placement import scale
+from flowbench.ranks import Part
+from flowbench.rows import Rows
 
 Batch = tuple[Tensor, Tensor | None]
 
 
-def drawer(source: Any, size: int) -> Callable[[torch.Generator, bool], tuple]:
-    """What draws `size` rows of a source in a generator's order, told whether more will follow.
+def drawer(
+    source: Any, part: Part, rows: Rows | None = None
+) -> Callable[[torch.Generator, bool], tuple]:
+    """What draws the rows `part` of a batch in a generator's order, told whether more will follow.
 
-    Rows come augmented where the source can do that, and ahead where they wait on the host.
+    Rows come augmented where the source can do that, by random numbers of these `rows`. A source
+    that is not `by_row` is asked for the whole batch, of which the part is cut.
     """
+    if not (part.whole or getattr(source, "by_row", False)):
+        whole = drawer(source, Part(0, part.total, part.total))
+        return lambda generator, more: _cut(whole(generator, more), part)
+    some = _drawer(source, part)
+
+    def draw(generator: torch.Generator, more: bool) -> tuple:
+        with (rows or Rows()).of(part):
+            return some(generator, more)
+
+    return draw
+
+
+def _drawer(source: Any, part: Part) -> Callable[[torch.Generator, bool], tuple]:
+    """The same of rows that are drawn one by one; ahead, where they wait on the host."""
 
     def order(generator: torch.Generator) -> Tensor:
-        return torch.randint(len(source), (size,), generator=generator)
+        return torch.randint(len(source), (part.total,), generator=generator)[part.rows]
 
     def orders(generator: torch.Generator, more: bool) -> tuple[Tensor, Tensor | None]:
         # A copy of the generator tells what comes next, so a checkpoint knows nothing of it.
@@ -33,8 +52,16 @@ def drawer(source: Any, size: int) -> Callable[[torch.Generator, bool], tuple]:
     plain = isinstance(source, Split) and type(source).draw is Split.draw
     if not plain or source.here:
         return lambda generator, more: draw(order(generator))
-    ahead = Ahead(source, size)
+    ahead = Ahead(source, len(part))
     return lambda generator, more: ahead.draw(*orders(generator, more))
+
+
+def _cut(batch: tuple, part: Part) -> tuple:
+    """The rows of a part of what was drawn for the whole; what has other rows goes with each."""
+    return tuple(
+        x[part.rows] if isinstance(x, Tensor) and x.ndim and len(x) == part.total else x
+        for x in batch
+    )
 
 
 def draw_and_expect(source: Any, rows: Tensor, following: Tensor | None) -> tuple:

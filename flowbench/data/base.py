@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class Split:
     labels: Tensor | None  # (N,) int64, beside the values
     device: str
     augment: Augment | None = field(default=None, kw_only=True)  # so subclasses may add fields
+    by_row: ClassVar[bool] = True  # what is drawn hangs on the row alone, so ranks may share it
 
     def __len__(self) -> int:
         return len(self.values)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowbench.fitting import Step
 from flowbench.options import choose
+from flowbench.step import Step
 
 if TYPE_CHECKING:
     from flowbench.training import Run

@@ -47,7 +47,7 @@ PLACES = (
     Place("pairs", "flowbench.pairs:Pairs._make"),
     Place("pairs", "flowbench.pair_files:Shards._settle"),
     Place("pairs", TORN, "*/pairs-*", ("torn",)),
-    Place("training", "flowbench.fitting:Step.__call__"),
+    Place("training", "flowbench.step:Step.__call__"),
     Place("training", "flowbench.training:Run._save"),
     Place("training", "flowbench.runner:_save"),
     Place("adversarial", "flowbench.checkpoints:save_state", "*/adversarial.pt"),

@@ -71,7 +71,7 @@ def test_twenty_kills_change_nothing(world, known):
 @pytest.mark.slow
 def test_a_polite_signal_saves(world, known):
     """Between two checkpoints, and yet no step is taken twice but the one at hand."""
-    job, place = JOB["cfm-moons"], "flowbench.fitting:Step.__call__"
+    job, place = JOB["cfm-moons"], "flowbench.step:Step.__call__"
     kill = Kill(1001, "training", job, signal.SIGTERM, place, "after", 17)
     result = crash_trial.carried_out(world, kill, known[job.name])
     assert (result.trouble, result.struck) == ([], 1)

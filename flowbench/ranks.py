@@ -1,0 +1,245 @@
+"""The processes of one run on several devices: who they are, and what they tell each other.
+
+`torchrun` starts them; without it there is one, and every function here is then the plain one.
+All of them go through the same steps: what is drawn, trained and decided is the same on each, and
+only the first one writes. Values travel over the processors (gloo), gradients between the devices.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as processes
+
+from flowbench.pairwise import Pairwise
+from flowbench.records import FlowbenchError, RunFailed
+
+PATIENCE = timedelta(days=7)  # one rank may work while the others wait; torchrun ends the dead
+STRATA = 8  # rows that are kept together where they can be: kernels round other numbers otherwise
+Value = TypeVar("Value")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows `start` to `stop` of `total` that belong together, such as those of a rank."""
+
+    start: int
+    stop: int
+    total: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def share(self) -> float:
+        """What of the whole it is."""
+        return len(self) / self.total
+
+    @property
+    def rows(self) -> slice:
+        """Its rows among all."""
+        return slice(self.start, self.stop)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all there is."""
+        return len(self) == self.total
+
+    def cut(self, start: int, stop: int) -> "Part":
+        """The part whose rows are `start` to `stop` of these."""
+        return Part(self.start + start, self.start + stop, self.total)
+
+
+def launched() -> int:
+    """How many processes `torchrun` has started for this run; 1 without it.
+
+    Raises FlowbenchError where its variables make no sense.
+    """
+    word = os.environ.get("WORLD_SIZE", "1")
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        return 1  # some schedulers set a size of their own
+    if not word.isdecimal() or not os.environ["RANK"].isdecimal():
+        raise FlowbenchError(f"WORLD_SIZE={word!r} is not what torchrun sets: start by torchrun")
+    return int(word)
+
+
+def device(word: str) -> str:
+    """The device of this process where `word` is what the user asked for: each its own GPU.
+
+    Raises FlowbenchError where all would share one.
+    """
+    if launched() == 1:
+        return word
+    if word.startswith("cuda:"):
+        raise FlowbenchError(f"torchrun gives each process a GPU of its own: leave out {word}")
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if word == "cuda" else word
+
+
+@contextmanager
+def joined(place: str) -> Iterator[None]:
+    """Be one of the processes that `torchrun` has started, on the device `place`, in the block."""
+    if launched() == 1:
+        yield
+        return
+    if place.startswith("cuda"):
+        torch.cuda.set_device(place)
+    backend = "cpu:gloo,cuda:nccl" if place.startswith("cuda") else "gloo"
+    processes.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        processes.destroy_process_group()
+
+
+def count() -> int:
+    """How many ranks there are."""
+    return processes.get_world_size() if processes.is_initialized() else 1
+
+
+def own() -> int:
+    """The number of this rank, from 0."""
+    return processes.get_rank() if processes.is_initialized() else 0
+
+
+def first() -> bool:
+    """Whether this is the rank that reads, writes and speaks."""
+    return own() == 0
+
+
+def part(total: int, unit: int = STRATA) -> Part:
+    """The rows of `total` that are this rank's; a multiple of `unit` where there are enough.
+
+    Ranks come in the order of the rows, and as evenly as that allows; the last may have none.
+    """
+    n = count()
+    unit = unit if total % (unit * n) == 0 or total > 4 * unit * n else 1
+    units = -(-total // unit)
+    each, more = divmod(units, n)
+    starts = [unit * (rank * each + min(rank, more)) for rank in (own(), own() + 1)]
+    start, stop = (min(total, start) for start in starts)
+    return Part(start, stop, total)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Say in a line that another process is gone, which is all that its failure shows here."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunFailed(
+            f"another process of this run has ended (rank {own()} was left alone): see its message"
+        ) from error
+
+
+def wait() -> None:
+    """Wait until all ranks are here."""
+    gathered(None)
+
+
+def gathered(value: Value) -> list[Value]:
+    """What each rank has brought, in the order of ranks, on the host."""
+    if count() == 1:
+        return [value]
+    found: list[Any] = [None] * count()
+    with _together():
+        processes.all_gather_object(found, value)
+    return found
+
+
+def told(value: Value) -> Value:
+    """What the first rank has brought."""
+    if count() == 1:
+        return value
+    box = [value if first() else None]
+    with _together():
+        processes.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]  # type: ignore[return-value]
+
+
+def decided(make: Callable[[], Value]) -> Value:
+    """What `make` gives on the first rank, the only one where it is called.
+
+    An error that is meant for users is raised on all.
+    """
+    return agreed(make if first() else None)[0]
+
+
+def agreed(make: Callable[[], Value] | None) -> list[Value]:
+    """What `make` gives on each rank that has one, in the order of ranks.
+
+    Where it raises FlowbenchError on one of them, all raise the first of these errors.
+    """
+    if count() == 1 and make is not None:
+        return [make()]
+    value, error = None, None
+    try:
+        value = None if make is None else make()
+    except FlowbenchError as caught:
+        error = caught
+    found = gathered((make is not None, value, error))
+    for _, _, failed in found:
+        if failed is not None:
+            raise failed
+    return [value for there, value, _ in found if there]  # type: ignore[misc]
+
+
+def shared(items: Sequence[Item], work: Callable[[Item], Value]) -> list[Value]:
+    """`work` of each item, in their order; every rank does some of them."""
+    mine = agreed(lambda: [work(item) for item in items[own() :: count()]])
+    return [mine[number % count()][number // count()] for number in range(len(items))]
+
+
+def summed(tensors: Sequence[Tensor], exact: bool = True) -> list[Tensor]:
+    """The sums over all ranks of tensors on one device, the same bits on all.
+
+    If `exact`, 2, 4 or 8 ranks have the same, where those of each are sums of `Pairwise`.
+    """
+    if count() == 1 or not tensors:
+        return list(tensors)
+    found = list(tensors)
+    for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
+        places = [i for i, tensor in enumerate(tensors) if tensor.dtype == kind]
+        flat = _sum(torch.cat([tensors[i].detach().reshape(-1) for i in places]), exact)
+        for i, some in zip(places, flat.split([tensors[i].numel() for i in places]), strict=True):
+            found[i] = some.view_as(tensors[i])
+    return found
+
+
+def _sum(flat: Tensor, exact: bool) -> Tensor:
+    with _together():
+        if not exact:
+            processes.all_reduce(flat)
+            return flat
+        parts = [torch.empty_like(flat) for _ in range(count())]
+        processes.all_gather(parts, flat)
+    total = Pairwise()
+    for part in parts:
+        total.add({0: part})
+    return total.sum[0]
+
+
+def averaged(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The means over all ranks, such as of what batch norms have seen."""
+    return [tensor / count() for tensor in summed(tensors)]
+
+
+def differing(tensors: dict[str, Tensor]) -> str:
+    """The name of a tensor that is not the same on all ranks, or nothing."""
+    if count() == 1:
+        return ""
+    sums = {name: _bits(tensor) for name, tensor in tensors.items()}
+    others = gathered(sums)
+    return next((name for name in sums if any(o.get(name) != sums[name] for o in others)), "")
+
+
+def _bits(tensor: Tensor) -> tuple[float, float]:
+    """Two sums that tell tensors apart which are not equal."""
+    x = tensor.detach().double().flatten()
+    weights = torch.linspace(1, 2, max(1, x.numel()), dtype=x.dtype, device=x.device)[: x.numel()]
+    return x.sum().item(), (x * weights).sum().item()

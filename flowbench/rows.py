@@ -1,0 +1,156 @@
+"""Random numbers by row: a part of a batch gets those that the whole batch would have drawn.
+
+So noise, noise levels and augmentation of an example do not hang on how many examples go through
+the network at once, nor on how many ranks share a batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from flowbench.ranks import Part
+
+SIZED = {torch.rand, torch.randn, torch.randint}
+LIKE = {torch.rand_like, torch.randn_like, torch.randint_like}
+FILLING = {
+    *(Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.bernoulli_),
+    *(Tensor.random_, Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_),
+}
+BY_VALUE = {torch.bernoulli, torch.poisson, torch._standard_gamma, torch._sample_dirichlet}
+CHOOSING = {torch.multinomial, Tensor.multinomial}
+DROPPING = {functional.dropout, torch.dropout}
+
+
+class Rows(TorchFunctionMode):
+    """While a part of a batch is `of` interest, random tensors with its rows are cut from larger
+    ones, which have a row for each of the whole batch.
+
+    A dimension is one of rows if it is the first and has a multiple of their number, or else if it
+    has just that number. What has a generator of its own is left alone, and so is a permutation:
+    that of all rows has no part which is one of these.
+    """
+
+    part: Part | None = None
+    _entered = False
+
+    @contextmanager
+    def of(self, part: Part) -> Iterator[None]:
+        """Let random numbers be those of the rows of `part`, while the block runs."""
+        before, self.part = (self.part, self._entered), part
+        self._entered = self._entered or not part.whole
+        try:
+            if self._entered == before[1]:
+                yield
+            else:
+                with self:
+                    yield
+        finally:
+            self.part, self._entered = before
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        draw = None if given.get("generator") is not None else self._draw(func)
+        part = self.part
+        if draw is None or part is None or part.whole or not len(part):
+            return func(*args, **given)
+        return draw(part, func, args, given)
+
+    def _draw(self, func: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Who draws for `func`; None where it is no business of ours."""
+        for known, draw in DRAWS:
+            if func in known:
+                return draw
+        return None
+
+
+def _sized(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """torch.rand and its like: sizes one by one or together; of randint behind the bounds."""
+    if "size" in given:
+        before, size, behind = args, given.pop("size"), ()
+    elif func is torch.randint:
+        place = next(i for i, arg in enumerate(args) if not isinstance(arg, int))
+        before, size, behind = args[:place], args[place], args[place + 1 :]
+    else:
+        together = bool(args) and not isinstance(args[0], int)
+        before, size, behind = (), args[0] if together else args, args[1:] if together else ()
+    size = Size(size)
+    larger, cut = _larger(size, part)
+    return cut(func(*before, larger, *behind, **given))
+
+
+def _like(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """torch.rand_like and its like."""
+    larger, cut = _larger(args[0].shape, part)
+    return cut(func(args[0].new_empty(larger), *args[1:], **given))
+
+
+def _filling(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """Methods that fill a tensor."""
+    larger, cut = _larger(args[0].shape, part)
+    return args[0].copy_(cut(func(args[0].new_empty(larger), *args[1:], **given)))
+
+
+def _by_value(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """Functions that draw by a tensor of their law's numbers: other rows take those of these."""
+    x = args[0]
+    if not x.ndim or len(x) != len(part):
+        return func(*args, **given)
+    others = (torch.arange(part.total, device=x.device) - part.start) % len(part)
+    return func(x[others], *args[1:], **given)[part.rows]
+
+
+def _choosing(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """Choices by weights; with replacement, since else no more can be drawn than there are."""
+    names = dict(zip(("self", "num_samples", "replacement"), args, strict=False)) | given
+    weights, n = names.pop("self", None), names["num_samples"]
+    weights = names.pop("input") if weights is None else weights
+    if weights.ndim > 1:
+        return _by_value(part, func, (weights,), names)
+    if n % len(part) or not (names.get("replacement") or n == 1):
+        return func(*args, **given)
+    (larger,), cut = _larger(Size([n]), part)
+    return cut(torch.multinomial(weights, larger, replacement=True))
+
+
+def _dropping(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """Dropout, as torch's own does it on a CPU."""
+    names = dict(zip(("input", "p", "training" if len(args) > 2 else "train"), args, strict=False))
+    names |= given
+    x, p = names["input"], names.get("p", 0.5)
+    if not names.get("training", names.get("train", True)) or p == 0:
+        return x
+    larger, cut = _larger(x.shape, part)
+    kept = cut(torch.empty(larger, dtype=x.dtype, device=x.device).bernoulli_(1 - p))
+    return x * kept / (1 - p)
+
+
+def _larger(size: Size, part: Part) -> tuple[Size, Callable[[Tensor], Tensor]]:
+    """The size with a row for each of the whole batch, and what cuts these rows out."""
+    n = len(part)
+    if size and size[0] and size[0] % n == 0:
+        times = size[0] // n
+        larger = Size([times * part.total, *size[1:]])
+        whole = (times, part.total, *size[1:])
+        return larger, lambda drawn: drawn.view(whole)[:, part.rows].reshape(size)
+    place = next((i for i, length in enumerate(size) if length == n), None)
+    if place is None:
+        return size, lambda drawn: drawn
+    larger = Size([*size[:place], part.total, *size[place + 1 :]])
+    return larger, lambda drawn: drawn.narrow(place, part.start, n).contiguous()
+
+
+DRAWS: tuple[tuple[set[Any], Callable[..., Any]], ...] = (
+    *((SIZED, _sized), (LIKE, _like), (FILLING, _filling)),
+    *((BY_VALUE, _by_value), (CHOOSING, _choosing), (DROPPING, _dropping)),
+)

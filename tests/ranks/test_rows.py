@@ -1,0 +1,107 @@
+"""Random numbers of parts are those of the whole batch."""
+
+import pytest
+import torch
+from torch.distributions import Beta
+from torch.nn import functional
+
+from flowbench.ranks import Part
+from flowbench.rows import Rows
+
+TOTAL = 24
+CUTS = ((0, 8), (8, 16), (16, 24))
+DRAWS = {
+    "rand": lambda n: torch.rand(n),
+    "randn": lambda n: torch.randn((n, 3, 2)),
+    "randn, sizes one by one": lambda n: torch.randn(n, 3, 2, dtype=torch.float64),
+    "randint": lambda n: torch.randint(10, (n,)),
+    "randint with bounds": lambda n: torch.randint(-3, 10, (n, 2)),
+    "randint, size by name": lambda n: torch.randint(10, size=(n,)),
+    "rand_like": lambda n: torch.rand_like(torch.zeros(n, 5)),
+    "randn_like": lambda n: torch.randn_like(torch.zeros(n, 5)),
+    "randint_like": lambda n: torch.randint_like(torch.zeros(n), 7),
+    "normal_": lambda n: torch.empty(n, 4).normal_(),
+    "uniform_": lambda n: torch.empty(n, 4).uniform_(2, 3),
+    "exponential_": lambda n: torch.zeros(n).exponential_(),
+    "bernoulli_": lambda n: torch.zeros(n, 2).bernoulli_(0.3),
+    "bernoulli": lambda n: torch.bernoulli(torch.full((n, 2), 0.3)),
+    "multinomial": lambda n: torch.ones(5).multinomial(n, replacement=True),
+    "multinomial of torch": lambda n: torch.multinomial(torch.ones(5), n, True),
+    "multinomial by row": lambda n: torch.ones(n, 5).multinomial(2),
+    "beta": lambda n: Beta(torch.full((n,), 2.0), torch.full((n,), 3.0)).sample(),
+    "dropout": lambda n: functional.dropout(torch.ones(n, 6), 0.4, True),
+    "dropout layer": lambda n: torch.nn.Dropout(0.4)(torch.ones(n, 6)),
+    "rows in the second place": lambda n: torch.rand(3, n).T,
+}
+
+
+def drawn(draw, part=None):
+    torch.manual_seed(3)
+    rows = Rows()
+    if part is None:
+        return draw(TOTAL), torch.rand(3)
+    with rows.of(part):
+        return draw(len(part)), torch.rand(3)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_parts_of_a_batch_draw_what_the_whole_draws(name):
+    whole, behind = drawn(DRAWS[name])
+    parts = [drawn(DRAWS[name], Part(*cut, TOTAL)) for cut in CUTS]
+    assert torch.equal(torch.cat([part for part, _ in parts]), whole)
+    assert all(torch.equal(later, behind) for _, later in parts)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_without_rows_every_part_would_draw_the_same(name):
+    torch.manual_seed(3)
+    whole, _ = drawn(DRAWS[name])
+    torch.manual_seed(3)
+    first = DRAWS[name](8)
+    torch.manual_seed(3)
+    assert torch.equal(DRAWS[name](8), first)
+    assert not torch.equal(torch.cat([first] * 3), whole)
+
+
+def test_two_numbers_of_each_row():
+    whole, _ = drawn(lambda n: torch.randn(2 * n, 3))
+    parts = [drawn(lambda n: torch.randn(2 * n, 3), Part(*cut, TOTAL))[0] for cut in CUTS]
+    first, second = (torch.cat([part.chunk(2)[i] for part in parts]) for i in (0, 1))
+    assert torch.equal(torch.cat([first, second]), whole)
+
+
+def test_what_belongs_to_no_row_is_the_same_in_all_parts():
+    for draw in (lambda n: torch.rand(()), lambda n: torch.randn(5), lambda n: torch.randperm(n)):
+        parts = [drawn(draw, Part(*cut, TOTAL))[0] for cut in CUTS]
+        assert all(torch.equal(part, parts[0]) for part in parts)
+
+
+def test_a_generator_of_its_own_is_left_alone():
+    def draw(n):
+        return torch.rand(n, generator=torch.Generator().manual_seed(5))
+
+    assert torch.equal(drawn(draw, Part(8, 16, TOTAL))[0], draw(8))
+
+
+def test_an_inner_part_replaces_the_outer_one():
+    whole, _ = drawn(lambda n: torch.rand(n))
+    torch.manual_seed(3)
+    rows, outer = Rows(), Part(8, 24, TOTAL)
+    with rows.of(outer), rows.of(outer.cut(8, 16)):
+        inner = torch.rand(8)
+    assert torch.equal(inner, whole[16:])
+    assert rows.part is None
+
+
+def test_parts_of_a_whole_that_is_at_hand():
+    whole, _ = drawn(lambda n: torch.rand(n))
+    torch.manual_seed(3)
+    rows, outer = Rows(), Part(0, 24, TOTAL)
+    with rows.of(outer), rows.of(outer.cut(8, 16)):
+        assert torch.equal(torch.rand(8), whole[8:16])
+
+
+def test_the_whole_batch_costs_nothing():
+    rows = Rows()
+    with rows.of(Part(0, 8, 8)):
+        assert torch.overrides._get_current_function_mode() is None
