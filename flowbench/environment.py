@@ -11,17 +11,21 @@ from typing import Any
 
 import torch
 
-from flowbench import git
+from flowbench import git, ranks
 from flowbench.records import FlowbenchError
 
 
 def device(word: str) -> str:
     """The device that `word` means: "auto" takes a GPU where there is one.
 
-    Raises FlowbenchError for a device that torch does not know or that is not here.
+    Of several processes of a run each has a GPU of its own. Raises FlowbenchError for a device that
+    torch does not know or that is not here.
     """
     if word == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        word = "cuda" if torch.cuda.is_available() else "cpu"
+    if word.startswith("cuda:") and ranks.launched() > 1:
+        raise FlowbenchError(f"every process has a GPU of its own: give --device cuda, not {word}")
+    word = f"cuda:{ranks.place()}" if word == "cuda" else word
     try:
         chosen = torch.device(word)
         if chosen.type not in ("cpu", "cuda"):
@@ -30,7 +34,7 @@ def device(word: str) -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise FlowbenchError(f"device {word!r} cannot be used: {reason}") from error
-    return "cuda:0" if word == "cuda" else word
+    return word
 
 
 def capture(device: str, deterministic: bool = False) -> dict[str, Any]:
@@ -40,13 +44,18 @@ def capture(device: str, deterministic: bool = False) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "torch": torch.__version__,
-        "device": device_name(device),
+        "device": device_name(device) if ranks.count() == 1 else _devices(device),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.startswith("cuda") else None,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
         "git": git_state(),
         "packages": packages(),
     }
+
+
+def _devices(device: str) -> str:
+    """The devices of all ranks, such as "4 x NVIDIA H200"."""
+    return f"{ranks.count()} x {device_name(device)}"
 
 
 @contextmanager

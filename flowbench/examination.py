@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbench import meters, timing
+from flowbench import meters, ranks, timing
 from flowbench.checkpoints import file_hash
 from flowbench.data.base import scattered
 from flowbench.environment import device_name
@@ -164,6 +164,8 @@ class Examination:
         if ("model", "peak-mib", nfe, 0) not in self.todo:
             return
         device, most = self.setup.device, min(TIMED, self.plan.protocol.samples)
+        if not ranks.first():  # one measures; the others wait for it, and do not disturb
+            return
         indices = range(self.sampler.fitting(most, nfe))
         noise = self.sampler.noise(indices)  # made on the CPU: no part of what a sampler costs
         meters.reset_peak(device)

@@ -13,6 +13,7 @@ from flowbench import (
     disk,
     environment,
     faults,
+    following,
     observation,
     offline,
     planning,
@@ -170,7 +171,7 @@ def _make(store: Store, plan: Plan, setup: Setup, todo: set[Key], attempt: Attem
         return
     setup = replace(setup, note=_noting(setup, attempt))
     known = runner.stored(store, plan).keys() - todo
-    with blame.memory(plan):
+    with blame.memory(plan), following.led(attempt.generation):
         for made in runner.run(plan, setup, todo, attempt.generation):
             if isinstance(made, Score) and (made.subject, made.name, made.nfe, made.n) in known:
                 continue

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowbench import noise_levels, solvers
+from flowbench import noise_levels, ranks, solvers
 from flowbench.checkpoints import read_tensors
 from flowbench.data.base import spread
 from flowbench.data.rows import Clock
@@ -46,9 +46,13 @@ class Pairs:
     that make the same pairs share the work. They are neither clipped nor rounded to pixels: that
     would teach the student the rounding.
 
+    Ranks share the work in the same way, through files that all of them see.
+
     `start(indices)` gives other states to start from than noise, with their labels; with
     `inverse`, those are data and `sample` finds the noise that they came from.
     """
+
+    by_row = True
 
     def __init__(
         self,
@@ -98,13 +102,18 @@ class Pairs:
             made = [self._make(part, clock, part.start) for part in parts(self.n, self.shard)]
         else:
             self.files = self._files(self.run.folder.parent)
-            own = self._fill(self.files)
+            own = sum(ranks.agreed(self._share))
             made = self.files.load(map_tensors if self.large else read_tensors)
         self._hold([tensors for tensors, _ in made])
         if self.large and self.files:
             self._check(self.files, [facts for _, facts in made], alien=own < len(made))
         self.run.charge(seconds=sum(facts["seconds"] for _, facts in made), images=self.n)
         self._look()
+
+    def _share(self) -> int:
+        """Make what is missing, beside the other ranks; returns how many files were made."""
+        assert self.files is not None
+        return self._fill(self.files)
 
     def _files(self, folder: Path) -> Shards:
         """The files of these pairs, in a folder that is named after all they depend on."""

@@ -20,7 +20,6 @@ from flowbench.pairwise import Pairwise
 from flowbench.records import FlowbenchError, RunFailed
 
 PATIENCE = timedelta(days=7)  # one rank may work while the others wait; torchrun ends the dead
-STRATA = 8  # rows that are kept together where they can be: kernels round other numbers otherwise
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 
@@ -69,16 +68,9 @@ def launched() -> int:
     return int(word)
 
 
-def device(word: str) -> str:
-    """The device of this process where `word` is what the user asked for: each its own GPU.
-
-    Raises FlowbenchError where all would share one.
-    """
-    if launched() == 1:
-        return word
-    if word.startswith("cuda:"):
-        raise FlowbenchError(f"torchrun gives each process a GPU of its own: leave out {word}")
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if word == "cuda" else word
+def place() -> int:
+    """The number of this process among those of its machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if launched() > 1 else 0
 
 
 @contextmanager
@@ -94,6 +86,12 @@ def joined(place: str) -> Iterator[None]:
     try:
         yield
     finally:
+        leave()
+
+
+def leave() -> None:
+    """Be alone from now on; who waits for this process hears that it is gone."""
+    if processes.is_initialized():
         processes.destroy_process_group()
 
 
@@ -112,14 +110,13 @@ def first() -> bool:
     return own() == 0
 
 
-def part(total: int, unit: int = STRATA) -> Part:
-    """The rows of `total` that are this rank's; a multiple of `unit` where there are enough.
+def part(total: int, unit: int = 1) -> Part:
+    """The rows of `total` that are this rank's, from one multiple of `unit` to another.
 
-    Ranks come in the order of the rows, and as evenly as that allows; the last may have none.
+    Ranks come in the order of the rows, as evenly as that allows; where rows are few, the last have
+    none.
     """
-    n = count()
-    unit = unit if total % (unit * n) == 0 or total > 4 * unit * n else 1
-    units = -(-total // unit)
+    n, units = count(), -(-total // unit)
     each, more = divmod(units, n)
     starts = [unit * (rank * each + min(rank, more)) for rank in (own(), own() + 1)]
     start, stop = (min(total, start) for start in starts)
@@ -207,7 +204,8 @@ def summed(tensors: Sequence[Tensor], exact: bool = True) -> list[Tensor]:
         places = [i for i, tensor in enumerate(tensors) if tensor.dtype == kind]
         flat = _sum(torch.cat([tensors[i].detach().reshape(-1) for i in places]), exact)
         for i, some in zip(places, flat.split([tensors[i].numel() for i in places]), strict=True):
-            found[i] = some.view_as(tensors[i])
+            # In the order in memory that it had: sums over its numbers hang on that.
+            found[i] = torch.empty_like(tensors[i]).copy_(some.view_as(tensors[i]))
     return found
 
 

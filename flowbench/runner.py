@@ -18,6 +18,7 @@ from flowbench import (
     optimizers,
     plugins,
     protocol,
+    ranks,
     training_log,
 )
 from flowbench.checkpoints import read_tensors, save_tensors
@@ -57,8 +58,11 @@ def claim(plan: Plan, setup: Setup, wait: bool = False) -> Iterator[None]:
     """Hold the run for this process; raises Held if another one works on it.
 
     The lock goes with the process, however it ends. `wait` is for teachers, which several
-    students may need at once.
+    students may need at once. The first rank holds it for all.
     """
+    if not ranks.first():
+        yield
+        return
     setup.folder.mkdir(parents=True, exist_ok=True)
     place = setup.folder / f"{plan.spec.name}.lock"
     lock = FileLock(place)
@@ -92,6 +96,7 @@ def run(
 
 
 def _made(plan: Plan, setup: Setup, folder: Path, todo: set[Key]) -> Iterator[Score | Artifact]:
+    todo = ranks.told(todo)
     trained = train(plan, setup, folder)
     source = folder if plan.trained is None else plan.trained.folder(setup)
     yield describe("network", source / "network.safetensors", setup)
@@ -132,7 +137,7 @@ def train(plan: Plan, setup: Setup, folder: Path) -> Trained:
         raise RunFailed(
             f"train of {plan.spec.method} returned {type(network).__name__}, no network"
         )
-    _save(folder / "network.safetensors", network, plan, run.bill)
+    ranks.decided(lambda: _save(folder / "network.safetensors", network, plan, run.bill))
     return Trained(network, run.bill, lambda: hook.measure(network=network, **given) or {})
 
 
@@ -208,7 +213,7 @@ def _read_network(plan: Plan, path: Path, folder: Path) -> Trained:
         raise FlowbenchError(f"{path} holds another network than {plan.spec.variant}") from error
     bill = known or {"train": {"seconds": math.nan, "images": math.nan}}
     own = folder / "network.safetensors"
-    if plan.spec.weights and not own.exists():
+    if plan.spec.weights and ranks.decided(lambda: not own.exists()):
         facts = {"spec": asdict(plan.spec), "bill": known}
-        save_tensors(own, network.state_dict(), facts)
+        ranks.decided(lambda: save_tensors(own, network.state_dict(), facts))
     return Trained(network, bill)

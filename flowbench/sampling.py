@@ -3,13 +3,14 @@
 import gc
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flowbench import ranks
 from flowbench.checkpoints import find_tensors, save_tensors, weights_hash
 from flowbench.data.base import quantise, scale
 from flowbench.memory import fewer
@@ -45,7 +46,7 @@ class Sampler:
         They are drawn once and kept. Images are quantised to uint8: pixels are what is judged.
         """
         path = self.path(nfe)
-        kept = self._kept(path)
+        kept = ranks.decided(lambda: self._kept(path))
         if kept is None:
             raw, counted = self._draw(nfe)
             bad = int((~raw.flatten(1).isfinite().all(1)).sum())
@@ -53,8 +54,8 @@ class Sampler:
             if self.plan.data.kind == "image" and not bad:
                 facts["clipped"] = (raw.abs() > 1).sum().item() / raw.numel()
                 raw = quantise(raw)
-            save_tensors(path, {"samples": raw}, facts)
             kept = raw, facts
+            ranks.decided(lambda: save_tensors(path, {"samples": raw}, facts))
         for part in path.parent.glob(f"{path.stem}.*.part"):  # also of a process that was killed
             part.unlink(missing_ok=True)
         return scale(kept[0]).to(self.plan.data.device), kept[1]
@@ -78,11 +79,11 @@ class Sampler:
         for start in range(0, n, SHARD):
             indices = range(start, min(start + SHARD, n))
             path = self._part(nfe, start)
-            kept = self._kept(path) if n > SHARD else None
+            kept = ranks.decided(partial(self._kept, path)) if n > SHARD else None
             if kept is None:
                 drawn, spent = self._shard(indices, nfe)
                 kept = drawn, {"nfe": spent, "weights": self.weights}
-                if n > SHARD:
+                if n > SHARD and ranks.first():
                     save_tensors(path, {"samples": drawn}, kept[1])
             shards.append(kept[0])
             counted += kept[1]["nfe"] * len(indices) / n
@@ -92,8 +93,21 @@ class Sampler:
         return self.path(nfe).with_suffix(f".{start:08d}.part")
 
     def _shard(self, rows: range, nfe: int) -> tuple[Tensor, float]:
+        """The samples of these indices, of which each rank draws some, and the evaluations.
+
+        The steps of an adaptive solver hang on the batch, so its batches are not divided.
+        """
+        if ranks.count() == 1:
+            return self._piece(rows, nfe)
+        unit = ranks.told(self.batch) if nfe == ADAPTIVE else ROWS
+        own = ranks.part(len(rows), unit)
+        found = ranks.agreed(lambda: self._piece(rows[own.rows], nfe))
+        counted = sum(spent * len(samples) for samples, spent in found) / len(rows)
+        return torch.cat([samples for samples, _ in found]), counted
+
+    def _piece(self, rows: range, nfe: int) -> tuple[Tensor, float]:
         """The samples of these indices, as many at once as the device has room for."""
-        parts, counted, done = [], 0.0, rows.start
+        parts, counted, done = [torch.empty(0, *self.plan.data.shape)], 0.0, rows.start
         while done < rows.stop:
             indices = range(done, min(done + self.batch, rows.stop))
             drawn = self._try(indices, nfe)

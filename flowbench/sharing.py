@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from flowbench import ranks
 from flowbench.records import FlowbenchError, RunFailed
 
+STRATA = 8  # rows that stay together where they are many: kernels round other numbers otherwise
+
 
 def part(batch: int) -> ranks.Part:
     """The rows of a batch that this rank computes; raises FlowbenchError where there are none."""
@@ -18,7 +20,8 @@ def part(batch: int) -> ranks.Part:
             f"{ranks.count()} processes cannot share a batch of {batch}: start at most so many, or"
             " give a larger --batch"
         )
-    return ranks.part(batch)
+    n = STRATA * ranks.count()
+    return ranks.part(batch, STRATA if batch % n == 0 or batch > 4 * n else 1)
 
 
 def exact(device: str) -> bool:
@@ -28,7 +31,7 @@ def exact(device: str) -> bool:
 
 def weights(parts: Mapping[str, Any]) -> dict[str, nn.Parameter]:
     """The parameters of the networks among `parts`, by name."""
-    found = {}
+    found: dict[str, nn.Parameter] = {}
     for name, part in parts.items():
         if isinstance(part, nn.Module):
             found |= {f"{name}.{own}": weight for own, weight in part.named_parameters()}

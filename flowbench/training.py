@@ -86,8 +86,8 @@ class Run:
     backbones are compiled, `optimizer` what moves the weights, and `weights` the files of the
     frozen networks that losses look through, by name (see `known_weights`). With `prepare_only`,
     `batches` raises Prepared once its source is prepared. `observe` gets the points of the training
-    curve; what it takes is no time of training. `rows` is the part of a batch that is at hand, and
-    `stepped` the weights whose gradients a `fitting.Step` sums over the ranks.
+    curve; what it takes is no time of training. `rows` is the part of a batch at hand, `stepped` has
+    the weights whose gradients a `Step` sums over the ranks.
     """
 
     budget: Budget
@@ -139,15 +139,13 @@ class Run:
 
         `parts` (anything with `state_dict`) are saved every so often and restored at the start,
         with the random state and the order of data, so an interrupted stage goes on exactly.
-        Of several ranks each gets its rows of the batch, and backward passes sum the gradients of
-        the networks among `parts`. Raises Diverged when the loss or a saved weight is not finite,
-        FlowbenchError for a source that cannot be augmented where that is wanted.
+        Of several ranks each gets its rows, and backward passes sum the gradients of the networks
+        among `parts`. Raises Diverged when the loss or a saved weight is not finite, FlowbenchError
+        for a source that cannot be augmented where that is wanted.
         """
         if self.augment and getattr(source, "augment", None) is None:
-            raise FlowbenchError(
-                f"stage {self.name} does not train on images as they are in the data, so they"
-                " cannot be augmented: leave the augmentation out"
-            )
+            text = f"stage {self.name} does not train on images as they are in the data, so they"
+            raise FlowbenchError(f"{text} cannot be augmented: leave the augmentation out")
         generator, here = torch.Generator(), sharing.part(self.budget.batch)
         draw = drawer(source, here, self.rows)
         state, steps = ranks.decided(self._read), self.budget.steps

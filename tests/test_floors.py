@@ -48,6 +48,7 @@ ORDER = [
         "history",
         "estimate",
         "heartbeat",
+        "following",
         "execution",
         "agenda",
         "division",

@@ -18,18 +18,21 @@ def carry_out(db: str, planned: Callable[[Any], list[Any]], setup: Any, manner: 
 
     Raises RunFailed at the end if one failed; with `manner.debug` the first that fails is the last.
     """
-    from flowbench import environment, interruption
-    from flowbench.cli import sweep
+    from flowbench import environment, following, interruption, ranks
+    from flowbench.cli import ranked, sweep
     from flowbench.cli.progress import watcher
     from flowbench.store import Store
 
-    with interruption.terminable(), watcher(manner.quiet, sys.stderr.isatty()) as watch:
+    shown = watcher(ranked.quiet(manner.quiet), sys.stderr.isatty())
+    threads = environment.threads(manner.threads)
+    with interruption.terminable(), shown as watch, ranked.joined(setup) as setup, threads:
         setup = dataclasses.replace(setup, watch=watch)
         plans = planned(setup)
+        if not ranks.first():
+            return following.follow(plans, setup)
         store = Store(words.url(db))
         errors: list[Exception] = []
-        with environment.threads(manner.threads):
-            failures = list(_each(store, plans, setup, manner, errors.append))
+        failures = list(_each(store, plans, setup, manner, errors.append))
         sweep.joined(store)
     if manner.debug and errors:
         from flowbench.cli import debugger
@@ -45,6 +48,8 @@ def _each(
     store, plans: Sequence[Any], setup, manner: Manner, caught: Callable[[Exception], None]
 ) -> Iterator[str]:
     """Why each run failed, or nothing; under a debugger none is begun after one that failed."""
+    from flowbench import following
+
     seen = set()
     for plan in plans:  # noise streams of one network: it is forced and profiled once
         first = plan.spec.key not in seen
@@ -52,7 +57,7 @@ def _each(
         mine = dataclasses.replace(manner, force=force, profile=profile)
         failure = _one(store, plan, setup, mine, caught)
         yield failure
-        if manner.debug and failure:
+        if (manner.debug and failure) or not following.settle():
             return
         seen.add(plan.spec.key)
 

@@ -71,7 +71,7 @@ class Split:
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """The rows and their labels as they are held, where they are held."""
-        rows = rows.to(self.values.device)
+        rows = rows.to(self.values.device, non_blocking=True)
         return self.values[rows], None if self.labels is None else self.labels[rows]
 
     def draw(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbench import solvers
+from flowbench import ranks, solvers
 from flowbench.checkpoints import find_tensors, save_tensors, weights_hash
 from flowbench.data.base import Data, Split
 from flowbench.noise import unit_noise
@@ -64,7 +64,7 @@ class Pushed:
 
     def close(self) -> None:
         """Remove the file, which nothing needs when all training is done."""
-        if self.path:
+        if self.path and ranks.first():
             self.path.unlink(missing_ok=True)
 
     def _push(self, flow: nn.Module) -> Tensor:
@@ -102,7 +102,7 @@ class Pushed:
         return {"weights": weights_hash(self.flows), "steps": self.steps}
 
     def _write(self) -> None:
-        if self.path:
+        if self.path and ranks.first():
             seconds = self.run.bill[f"push-{self.done}"]["seconds"]
             save_tensors(self.path, {"x": self.split.values}, {**self._facts, "seconds": seconds})
 

@@ -13,7 +13,7 @@ from flowbench.checkpoints import file_hash
 from flowbench.data.base import Data, quantise, spread
 from flowbench.entries import Metric
 from flowbench.metrics import classifier
-from flowbench.metrics.extractors import Extractor, Features, extract, load
+from flowbench.metrics.extractors import Extractor, Features, load, shared
 from flowbench.metrics.manifold import Manifold, manifold
 from flowbench.metrics.reference_files import DIMS, read
 from flowbench.metrics.references import Reference, build
@@ -114,8 +114,7 @@ class Evaluation:
     def extracted(self, name: str) -> Features:
         """Features of the samples, in one pass for all metrics."""
         if name not in self._extracted:
-            network, watch = self.extractor(name), self.against.watch
-            self._extracted[name] = extract(network, self.pixels, watch=watch)
+            self._extracted[name] = shared(self.extractor(name), self.pixels, self.against.watch)
         return self._extracted[name]
 
     @cached_property
@@ -183,7 +182,7 @@ class Evaluation:
 
     @cached_property
     def _classified(self) -> Features:
-        return extract(self._small, self.pixels, watch=self.against.watch)
+        return shared(self._small, self.pixels, self.against.watch)
 
     @property
     def features(self) -> Tensor:

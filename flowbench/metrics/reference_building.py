@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowbench import ranks
 from flowbench.checkpoints import find_tensors, save_tensors
 from flowbench.data.base import Split, spread
 from flowbench.metrics.statistics import Statistics
@@ -46,10 +47,13 @@ class Building:
     def whole(self) -> dict[str, Tensor]:
         """Statistics over all rows, and all features that are kept."""
         sums: dict[str, Statistics] = {}
-        features = []
-        size = max(SHARD, -(-len(self.rows) // SHARDS))
-        for first in range(0, len(self.rows), size):
-            tensors = self.shard(first, min(first + size, len(self.rows)))
+        features, n = [], len(self.rows)
+        size = max(SHARD, -(-n // SHARDS))
+        parts = [(first, min(first + size, n)) for first in range(0, n, size)]
+        if ranks.count() > 1:  # all are read from their files then
+            ranks.shared(parts, lambda part: self.shard(*part) and None)
+        for first, last in parts:
+            tensors = self.shard(first, last)
             features.append(tensors["features"])
             for name in PARTS:
                 if f"{name}.n" in tensors:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowbench import cache
+from flowbench import cache, ranks
 from flowbench.checkpoints import read_facts
 from flowbench.data.base import Split, scattered
 from flowbench.disk import writing
@@ -94,12 +94,13 @@ def build(
     wanted = facts(data_sha256, split_name, len(chosen), extractor.protocol)
     path = _folder(wanted) / FILE
     with _alone(path.parent, note):
-        tensors = intact(path, note)
+        tensors = ranks.decided(lambda: intact(path, note))
         if tensors is None:
             work = Building(split, chosen, extractor, path.parent, watch or ignore, note)
             tensors = work.whole()
-            save(path, tensors, {"facts": wanted, "label": label})
-        for shard in path.parent.glob("rows-*"):
+            header = {"facts": wanted, "label": label}
+            ranks.decided(lambda: save(path, tensors, header))
+        for shard in path.parent.glob("rows-*") if ranks.first() else ():
             shard.unlink()
     return _reference(tensors, wanted)
 
@@ -128,9 +129,12 @@ def _folder(wanted: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def _alone(folder: Path, note: Note) -> Iterator[None]:
-    """Hold the lock of a folder; the system frees it when its owner dies."""
+    """Hold the lock of a folder, as the first rank for all; the system frees it when that dies."""
     from filelock import FileLock, Timeout
 
+    if not ranks.first():
+        yield
+        return
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         with writing(folder):

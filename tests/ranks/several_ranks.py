@@ -18,6 +18,19 @@ LONGEST = 120.0  # seconds
 
 def run(world: int, work: Callable[..., Any], *given: Any) -> list[Any]:
     """What `work(*given)` returns on each of `world` ranks, or the error that it raised."""
+    return launch(world, _joined, work, *given)
+
+
+def _joined(work: Callable[..., Any], *given: Any) -> Any:
+    with ranks.joined("cpu"):
+        try:
+            return work(*given)
+        except (FlowbenchError, KeyboardInterrupt) as error:
+            return error
+
+
+def launch(world: int, work: Callable[..., Any], *given: Any) -> list[Any]:
+    """The same of work that joins the others by itself; EOFError where a rank has died."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
     started = [_start(rank, world, place, work, given) for rank in range(world)]
@@ -52,10 +65,5 @@ def _answer(pipe: Any) -> Any:
 def _rank(environment: dict[str, str], pipe: Any, work: Callable[..., Any], given: Any) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
-    with ranks.joined("cpu"):
-        try:
-            answer = work(*given)
-        except (FlowbenchError, KeyboardInterrupt) as error:
-            answer = error
-        pipe.send(answer)
-        pipe.recv() if pipe.poll(LONGEST) else None
+    pipe.send(work(*given))
+    pipe.poll(LONGEST)

@@ -18,7 +18,10 @@ def talk():
     fast = ranks.summed([torch.full((2,), own + 1.0)], exact=False)
     means = ranks.averaged([torch.tensor([float(own)])])
     same = ranks.differing({"a": torch.ones(3), "b": torch.full((2,), own * 1e-12)})
-    parts = [(p.start, p.stop) for p in (ranks.part(n) for n in (64, 250, 9, 3))]
+    parts = [
+        (p.start, p.stop)
+        for p in (ranks.part(64, 8), ranks.part(250, 8), ranks.part(9), ranks.part(3))
+    ]
     return {
         **{"told": told, "gathered": ranks.gathered(own), "shared": shared, "sums": sums},
         **{"fast": fast, "means": means, "same": same, "parts": parts},
