@@ -67,11 +67,6 @@ def clash(what: str, name: str, plugins: Iterable[Plugin]) -> str:
     )
 
 
-def origin(plugin: Plugin) -> str:
-    """The distribution and version that a plugin came from, such as `flowbench 0.1.0`."""
-    return plugin.origin
-
-
 def version(method: str) -> str:
     """Where a method came from, with version and commit, as results have it; nothing if unknown."""
     found = methods().get(method)

@@ -16,6 +16,8 @@ Key = tuple[str, str, int, int]  # subject, name, nfe, n
 
 COSTS = ("ms-per-sample", "peak-mib", "mflop-per-sample", "parameters-per-evaluation")
 WHOLE = (0.0, 1.0)
+ROWS, COSTLY_ROWS = 1000, 64  # behind a likelihood, the first in few dimensions,
+FEW = 16  # which are so many
 
 
 def metrics_for(plan: Plan, setup: Setup) -> list[Metric]:
@@ -107,4 +109,5 @@ def likelihood_rows(plan: Plan) -> int:
     """How many held-out rows the likelihood takes: none for images, few in many dimensions."""
     if plan.data.kind != "vector" or plan.data.test is None:
         return 0
-    return min(len(plan.data.test), 1000 if math.prod(plan.data.shape) <= 16 else 64)
+    most = ROWS if math.prod(plan.data.shape) <= FEW else COSTLY_ROWS
+    return min(len(plan.data.test), most)

@@ -1,5 +1,6 @@
 """What every test stands on: a database of its own, never the one of the checkout."""
 
+import functools
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see flowbench.cli.main
@@ -33,3 +34,16 @@ def flowbench():
         return result.exit_code, result.output
 
     return call
+
+
+@pytest.fixture(scope="module")
+def coarse_likelihood():
+    """One step of the likelihood, whose twenty take more than the rest of a small run.
+
+    For modules in which nobody looks at its value, and no other process makes it.
+    """
+    from flowbench.metrics import likelihood
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "nll", functools.partial(likelihood.nll, steps=1))
+        yield

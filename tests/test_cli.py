@@ -15,6 +15,8 @@ from flowbench import plugins
 from flowbench.records import Diverged, Score
 from flowbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 SMALL = ["--steps", "20", "--batch", "32", "--samples", "200", "--nfe", "1,2"]
 
 

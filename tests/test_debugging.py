@@ -20,6 +20,8 @@ from flowbench.planning import Request, Setup
 from flowbench.profiling import Operator, Profile
 from flowbench.records import Budget, FlowbenchError, RunFailed, Spec
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 SMALL = ["--dataset", "moons", "--steps", "20", "--batch", "32", "--samples", "50", "--nfe", "1"]
 SPEC = Spec("cfm", "moons", 0, Budget(1, 1))
 

@@ -11,6 +11,8 @@ from flowbench.discovery import provenance, reading
 from flowbench.records import FlowbenchError
 from flowbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from small_catalogue import shrink
 
 from flowbench import presets
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 TEXT = guides.read("plugins/README.md")
 FILES = {block.file: block for block in guides.blocks(TEXT) if block.file}
 METHODS = {"tiny.py", "written_out.py", "two_stages.py"}

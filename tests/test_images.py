@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flowbench_plugins import rect_flow
 from inception_weights import write_inception
 from picture_files import write_zip
 from PIL import Image
 from test_imports import edm, pickled, random  # noqa: F401
 
-from flowbench import planning, protocol, runner, sampling, training
+from flowbench import examination, pace, planning, protocol, runner, sampling, training
 from flowbench.checkpoints import read_tensors
 from flowbench.comparison.naming import named
 from flowbench.data.base import quantise, scattered
@@ -128,13 +129,14 @@ def test_a_path_that_is_no_archive(flowbench, tmp_path):
 
 
 CASES = [(method, more) for method in ("edm", "cfm", "lmm") for more in ((), ("--unconditional",))]
-SLOW = pytest.param("rect-flow", (), marks=pytest.mark.slow)  # it measures its drift
+CASES += [("ctm", ()), ("bot-cfm", ()), ("rect-flow", ())]
 
 
-@pytest.mark.parametrize("method, more", [*CASES, ("ctm", ()), ("bot-cfm", ()), SLOW])
-def test_methods_train_and_sample(flowbench, birds, tmp_path, method, more):
+@pytest.mark.parametrize("method, more", CASES)
+def test_methods_train_and_sample(flowbench, birds, tmp_path, monkeypatch, method, more):
     options = {"lmm": ["-o", "pairs=8", "-o", "pair_steps=2"], "ctm": ["-o", "grid=6"]}
     options["rect-flow"] = ["-o", "k=1"]
+    monkeypatch.setattr(rect_flow, "ROWS", 8)  # behind its drift
     words = ["run", method, "--dataset", str(birds), "--network", NET, *TINY, *more]
     code, output = flowbench(*words, *options.get(method, []))
     assert code == 0, output
@@ -153,7 +155,7 @@ class Stopped(Exception):
 def test_augmented_half_precision_in_parts_goes_on_as_if_never_stopped(
     birds, tmp_path, monkeypatch, method, word
 ):
-    monkeypatch.setattr(training, "TICK", 0.0)
+    monkeypatch.setattr(pace, "TICK", 0.0)
 
     def trained(folder, watch=training.ignore):
         setup = Setup(folder=tmp_path / folder, every=0.0, watch=watch, micro_batch=4)
@@ -224,7 +226,7 @@ def test_features_are_scored_with_their_protocol_floor_and_streams(
     flowbench, birds, tmp_path, inception
 ):
     words = ["run", "edm", "--dataset", str(birds), "--network", NET, *TINY]
-    words += ["--inception-weights", str(inception), "--reference-rows", "40"]
+    words += ["--inception-weights", str(inception), "--reference-rows", "20"]
     code, output = flowbench(*words, "--sample-seed", "0,1,2")
     assert code == 0, output
     store = Store.open_existing(f"sqlite:///{tmp_path / 'results.db'}")
@@ -232,27 +234,27 @@ def test_features_are_scored_with_their_protocol_floor_and_streams(
         (m.score.subject, m.score.name, m.score.seed): m.score for m in store.measured("birds")
     }
     fid = found["model", "fid", 0]
-    assert fid.protocol["reference"] == {**fid.protocol["reference"], "split": "train", "rows": 40}
+    assert fid.protocol["reference"] == {**fid.protocol["reference"], "split": "train", "rows": 20}
     assert fid.protocol["extractor"]["resize"] == "tf1-bilinear-299" and fid.n == 8
     assert found["floor", "fid", 0].value < fid.value
     table = flowbench("compare", "--nfe", "1")[1]
     assert "noise streams 0, 1, 2" in table and "fid8 least" not in table
     table = flowbench("compare", "--metric", "fid8,fid8 least,kid")[1]
-    assert "tf1-bilinear-299, against 40 images of its train split" in table
+    assert "tf1-bilinear-299, against 20 images of its train split" in table
     three = [found["model", "fid", seed].value for seed in (0, 1, 2)]
     assert f"{min(three):#.4g}" in table and f"{np.mean(three):#.4g}" in table
     # the same words: nothing to do; another reference: features are scored again, not trained
     assert "every score is there" in flowbench(*words)[1]
-    code, output = flowbench(*words[:-1], "30")
-    assert code == 0 and "train:" not in output and "reference: 30/30" in output
+    code, output = flowbench(*words[:-1], "16")
+    assert code == 0 and "train:" not in output and "reference: 16/16" in output
     # and they agree with the formula on the very pixels
     made = plan("edm", birds)
-    against = Against({"inception": inception}, rows=30)
+    against = Against({"inception": inception}, rows=16)
     sampled = next(tmp_path.glob("runs/*/samples-nfe1-n8-s0.safetensors"))
     pixels = read_tensors(sampled)[0]["samples"]
     e = Evaluation(pixels / 127.5 - 1, made.data, against)
     assert torch.equal(quantise(e.samples), pixels)
-    rows = made.data.train.values[scattered(60, 30)]
+    rows = made.data.train.values[scattered(60, 16)]
     features = e.extractor("inception")(rows).pool
     mine = frechet_distance(e.extracted("inception").pool, features)
     store = {(m.score.name, m.score.seed): m.score.value for m in store.measured("birds")}
@@ -348,8 +350,9 @@ def test_statistics_of_another_extractor_are_none(tmp_path):
 
 
 @pytest.mark.slow
-def test_lines_on_imagenet_64_go_through_every_stage(flowbench, tmp_path, inception):
+def test_lines_on_imagenet_64_go_through_every_stage(flowbench, tmp_path, inception, monkeypatch):
     """The real resolution, number of classes and kind of network, of a smaller width."""
+    monkeypatch.setattr(examination, "LARGE_ROWS", 1)  # behind its straightness
     write_zip(tmp_path / "imagenet-64x64.zip", smooth(24, 64), np.arange(24) * 43)
     words = ["run", "lmm", "--dataset", "imagenet64", "--data-root", str(tmp_path)]
     words += ["--preset", "none"]

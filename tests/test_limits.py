@@ -126,7 +126,7 @@ def test_memory_that_ran_out_is_told_from_the_counters_of_the_system(tmp_path, m
 
 @pytest.fixture(scope="module")
 def context():
-    with workers.context(1) as found:
+    with processes.context(1) as found:
         yield found
 
 
@@ -134,7 +134,7 @@ def task(name):
     """A task that nothing was planned for."""
     row = SimpleNamespace(label=name, seconds=None)
     plan = SimpleNamespace(spec=SimpleNamespace(key=name, name=name), teacher=None, trained=None)
-    return agenda.Task(Cell(row, "moons", 0), None, plan, 1, 1)
+    return agenda.Task(Cell(row, "moons", 0), None, plan, missing=1)
 
 
 class Books(division.Alone):
@@ -169,7 +169,8 @@ def crew(context, tmp_path):
             return words | {"attempt": numbers[name], "pids": str(tmp_path / f"pids-{name}")}
 
         statuses = [Status(task(name)) for name in ends]
-        one = workers.Crew(target, job, jobs, lambda s, note: notes.append(note), context=context)
+        engine = processes.Processes(context, target)
+        one = workers.Crew(engine, job, jobs, lambda s, note: notes.append(note))
         one.limits, one.shared, one.pause = bounds, books or division.Alone(), 0.1
         one.run(statuses)
         lines = log.read_text().splitlines()

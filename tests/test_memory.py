@@ -159,12 +159,12 @@ print(anonymous() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_imagenet_64_takes_no_memory_on_a_cpu(tmp_path):
-    """A sparse file: it has 15.7 GB to read, and takes no disk."""
-    shape = (1_280_000, 3, 64, 64)
+    """A sparse file, a quarter of it: it has 3.9 GB to read, and takes no disk."""
+    shape = (1_280_000 // 4, 3, 64, 64)
     file = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, shape)
     del file
-    assert (tmp_path / "x.npy").stat().st_size > 15.7e9
-    assert float(python(GROWTH, tmp_path / "x.npy", "cpu")) < 100
+    assert (tmp_path / "x.npy").stat().st_size > 3.9e9
+    assert float(python(GROWTH, tmp_path / "x.npy", "cpu")) < 100 / 4
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from flowbench.records import FlowbenchError
 from flowbench.store import Store
 from flowbench.testing import toy
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 PATCHES = Path(__file__).parent / "third_party/flowbench_patches.py"
 TINY = ("--dataset", "digits", "--steps", "3", "--batch", "8", "--nfe", "1", "--samples", "20")
 WORD = "patches,channels=8,side=4,blocks=1"

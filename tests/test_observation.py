@@ -25,6 +25,8 @@ from flowbench.store import Store
 from flowbench.testing import toy
 from flowbench.training import Run, fit
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 STEPS = 40
 SPEC = Spec("cfm", "moons", 0, Budget(STEPS, 4))
 PLAN: Any = Plan(SPEC, Protocol(50), (1,), method=None, data=None)  # type: ignore[arg-type]

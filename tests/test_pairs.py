@@ -323,8 +323,11 @@ def together(folder, limit, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 2**30])
-def test_processes_share_the_work_and_make_what_one_makes(tmp_path, limit):
-    ((*alone,),) = together(tmp_path / "one", limit, 1)
+def test_processes_share_the_work_and_make_what_one_makes(tmp_path, monkeypatch, limit):
+    sizes = {"LIMIT": limit, "LARGE_FILE": (8, 2**26), "FILE": (8, 2**22)}
+    for name, value in sizes.items():
+        monkeypatch.setattr(module, name, value)
+    alone = paired(tmp_path / "one", lambda z, y: 0.5 * z).made
     made = together(tmp_path / "two", limit, 2)
     assert sum(alone) == N
     made = [[n for n in counts if n != 4] for counts in made]  # but for the last file, of 4 pairs

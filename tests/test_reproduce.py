@@ -18,6 +18,8 @@ from flowbench.records import Budget, Measured, Protocol, Score, Spec
 from flowbench.reproduction import DIFFERENT, EQUAL, WITHIN, examined, held, verdict
 from flowbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 SIZE = ["--dataset", "moons", "--steps", "20", "--batch", "32", "--samples", "50", "--nfe", "1,2"]
 LMM = ["lmm", *SIZE, "-o", "pairs=32", "-o", "pair_steps=3"]
 

@@ -6,6 +6,8 @@ from flowbench import planning, runner
 from flowbench.checkpoints import read_tensors, save_tensors
 from flowbench.plans import Request, Setup
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 TINY = {"steps": 4, "batch": 16, "samples": 8, "nfe": (1, 2)}
 SMALL = {"pairs": "32", "pair_steps": "3", "width": "8"}
 

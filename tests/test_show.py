@@ -12,6 +12,8 @@ from flowbench.cli.show import _cost, _plain
 from flowbench.records import Budget, Measured, Score, Spec
 from flowbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 SIZE = ["--dataset", "moons", "--steps", "20", "--batch", "32", "--samples", "50", "--nfe", "1,2"]
 SPEC = Spec(
     "edm",

@@ -17,9 +17,10 @@ import pytest
 from rich.console import Console
 from suite_workers import obey
 
-from flowbench import agenda, suites, verdicts, workers
+from flowbench import agenda, processes, suites, verdicts, workers
 from flowbench.cli import board
 from flowbench.planning import Setup
+from flowbench.processes import Processes
 from flowbench.records import RUN_LEVEL, FlowbenchError
 from flowbench.report import suite as report
 from flowbench.suites import Cell
@@ -300,7 +301,7 @@ def task(name, *teachers, seconds=None, shared=(), key=None):
     spec = SimpleNamespace(key=key or name, name=name)
     plan = SimpleNamespace(spec=spec, teacher=None, trained=None)
     cell = Cell(row, "moons", 0)
-    return agenda.Task(cell, None, plan, 1, 1, "", list(teachers), set(shared), seconds)
+    return agenda.Task(cell, None, plan, set(), 1, "", list(teachers), set(shared), seconds)
 
 
 def test_the_span_of_tasks_is_that_of_the_best_order():
@@ -312,7 +313,7 @@ def test_the_span_of_tasks_is_that_of_the_best_order():
 
 @pytest.fixture(scope="module")
 def context():
-    with workers.context(1) as found:
+    with processes.context(1) as found:
         yield found
 
 
@@ -332,7 +333,7 @@ def crew(context, tmp_path):
 
         statuses = [Status(each) for each in tasks]
         watch = lambda status, note: notes.append(note)  # noqa: E731
-        workers.Crew(obey, job, jobs, watch, made, context).run(statuses)
+        workers.Crew(Processes(context, obey), job, jobs, watch, made).run(statuses)
         found = {status.task.plan.spec.name: status for status in statuses}
         return found, log.read_text().splitlines(), notes
 
@@ -409,7 +410,7 @@ def test_an_interruption_ends_the_workers(context, tmp_path):
     job = {"log": str(tmp_path / "log"), "name": "a", "steps": 1000}
     status = Status(task("a"))
     with pytest.raises(KeyboardInterrupt):
-        workers.Crew(obey, lambda task: job, 1, watch, context=context).run([status])
+        workers.Crew(Processes(context, obey), lambda task: job, 1, watch).run([status])
     assert status.word == "interrupted"
     assert (tmp_path / "log").read_text() == "begin a\n", "it went on to its end"
 

@@ -1,11 +1,9 @@
 """The small twins of the papers' suites, every stage of every row, at token size on tiny data."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from loss_weights import deit, efficientnet, vgg16
 from picture_files import images, write_zip
 
@@ -27,22 +25,19 @@ def place(tmp_path_factory):
         write_zip(folder / f"cifar10-jpeg-32x32-{split}.zip", images(n, 32), labels)
     files = {"VGG16": vgg16(folder), "EFFICIENTNET": efficientnet(folder), "DEIT": deit(folder)}
     known = {f"FLOWBENCH_{name}": str(path) for name, path in files.items()}
-    return (
-        os.environ
-        | known
-        | {
-            "FLOWBENCH_DATA": str(folder),
-            "FLOWBENCH_CACHE": str(folder / "cache"),
-            "FLOWBENCH_RUNS": str(folder / "runs"),  # twins share their teachers
-        }
-    )
+    return known | {
+        "FLOWBENCH_DATA": str(folder),
+        "FLOWBENCH_CACHE": str(folder / "cache"),
+        "FLOWBENCH_RUNS": str(folder / "runs"),  # twins share their teachers
+    }
 
 
 def flowbench(place, folder, *words):
-    command = [sys.executable, "-m", "flowbench", *words, "--token"]
+    from flowbench.cli import cli
+
     environment = place | {"FLOWBENCH_DB": str(folder / "results.db")}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
+    found = CliRunner().invoke(cli, [*words, "--token"], env=environment)
+    assert found.exit_code == 0, found.output[-3000:]
     return found.stdout
 
 

@@ -32,6 +32,8 @@ from flowbench.store import Store
 from flowbench.testing import toy
 from flowbench.training import Run, fit
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 NAMES = ("tensorboard", "wandb", "mlflow")
 STEPS = 40
 SPEC = Spec(

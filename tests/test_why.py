@@ -14,6 +14,8 @@ from flowbench.records import Budget, Protocol, Spec
 from flowbench.stages import Stage
 from flowbench.store import Store
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 SIZE = ["--dataset", "moons", "--steps", "20", "--batch", "32", "--samples", "50"]
 LMM = ["lmm", *SIZE, "-o", "pairs=32", "-o", "pair_steps=3"]
 

@@ -135,12 +135,11 @@ def _atomic(output: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(output))
     part = part_files.beside(place.with_name(f".{place.name}"))
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, place)
+        with disk.writing(output):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            os.replace(part, place)
     except OSError as error:
-        if error.errno in disk.CURES:
-            raise disk.Unwritten(disk.line(error, output)) from error
         raise FlowbenchError(f"{output} cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):

@@ -11,8 +11,8 @@ from flowbench.suites import Cell
 from flowbench.workers import Status
 
 INTERVAL = 30.0  # seconds between plain lines about what runs
-STYLES = {"waiting": "dim", "running": "cyan", "elsewhere": "yellow", "done": "green"}
-STYLES |= {"failed": "bold red", "interrupted": "magenta"}
+STYLES = {"waiting": "dim", "queued": "blue", "running": "cyan", "elsewhere": "yellow"}
+STYLES |= {"done": "green", "failed": "bold red", "interrupted": "magenta"}
 ROWS = 40  # above this, rows of which all is done are left out
 
 Watch = Callable[[Status, str], None]
@@ -43,7 +43,7 @@ class Progresses:
         whole = status.task.seconds
         if whole is None:
             whole = self._as_others(status)
-        if status.word == "waiting":
+        if status.word in ("waiting", "queued"):
             return whole
         stage = status.progress.seconds_left if status.progress else None
         if whole is None:
@@ -113,7 +113,7 @@ class Lines:
         elif status.word in ("done", "failed"):
             why = f": {status.failure}" if status.failure else f", {self._rest(status)}"
             streams.tell(f"{status.word} {name}{why}")
-        elif status.word in ("elsewhere", "interrupted"):
+        elif status.word in ("queued", "elsewhere", "interrupted"):
             streams.tell(f"{status.word} {name}")
         elif status.word == "running" and status.progress is None:
             streams.tell(f"start {name}")
@@ -230,7 +230,7 @@ def _state(task: Task) -> str:
         return "diverged"
     if not task.missing:
         return "cached"
-    return "new" if task.missing == task.scores else f"{task.missing} scores missing"
+    return "new" if task.missing == len(task.expected) else f"{task.missing} scores missing"
 
 
 def _hours(number: float) -> str:

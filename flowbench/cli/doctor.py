@@ -1,7 +1,5 @@
 """`flowbench doctor`: versions, device, data and plugins, and what is wrong with them."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 import click
 
 from flowbench.cli import words
@@ -18,6 +16,8 @@ PACKAGES = [
 @words.database
 def doctor(data_root, db) -> None:
     """Look at versions, device, data and plugins; exits with 3 if something is broken."""
+    from importlib.metadata import version
+
     from flowbench import environment
     from flowbench.records import RunFailed
 
@@ -35,6 +35,8 @@ def doctor(data_root, db) -> None:
 
 
 def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

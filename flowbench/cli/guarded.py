@@ -30,7 +30,8 @@ class Guarded:
         """Write what is left of the text; returns the length of it all."""
         if not isinstance(text, str):
             raise TypeError("a text is needed")
-        self._stream.write(text if text.isprintable() else self._plain(text))
+        plain = all(map(str.isprintable, text.split("\n")))  # many times faster than to search
+        self._stream.write(text if plain else self._plain(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

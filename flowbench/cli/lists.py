@@ -16,12 +16,12 @@ def methods(name, preset) -> None:
         return _preset(name, preset)
     if name is None:
         for method, point in plugins.methods().items():
-            click.echo(f"{method:12s} {plugins.summary(point)}  [{plugins.origin(point)}]")
+            click.echo(f"{method:12s} {plugins.summary(point)}  [{point.origin}]")
         return
     cls = plugins.method_class(name)
     point = plugins.methods()[name]
     click.echo(
-        f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{plugins.origin(point)}]"
+        f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{point.origin}]"
     )
     teacher = getattr(cls, "teacher", None)
     if isinstance(teacher, property):

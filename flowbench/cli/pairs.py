@@ -50,13 +50,14 @@ def make(ctx: click.Context, db: str, folder: Path | None, quiet: bool, **asked:
     machines that share the folder of runs, the processes share the work. A teacher that is missing
     is trained first, by one of them.
     """
-    from flowbench import determinism, execution, planning
+    from flowbench import determinism, planning
     from flowbench.cli.progress import watcher
+    from flowbench.interruption import terminable
 
     asked |= UNUSED
     setup = asking.setup(words.runs_folder(db, folder), asked)
     mode = determinism.mode(setup.deterministic)
-    with execution.terminable(), mode, watcher(quiet, sys.stderr.isatty()) as watch:
+    with terminable(), mode, watcher(quiet, sys.stderr.isatty()) as watch:
         asking.made_folder(setup.folder, folder is not None)
         setup = dataclasses.replace(setup, watch=watch)
         plans = [planning.plan(request, setup) for request in asking.requests(db, **asked)]

@@ -81,8 +81,9 @@ def _folder(kept: Path | None, db: str) -> Iterator[Path]:
 
 
 def _reproduce(store, run: str, folder: Path, runs: Path, quiet: bool, asked: dict) -> None:
-    from flowbench import execution, reproduction
+    from flowbench import reproduction
     from flowbench.cli.progress import watcher
+    from flowbench.interruption import terminable
 
     spec = store.find(run)
     name = next((t.run for t in store.tried(spec.dataset) if t.spec == spec), spec.name)
@@ -90,7 +91,7 @@ def _reproduce(store, run: str, folder: Path, runs: Path, quiet: bool, asked: di
     rows = [row for row in others if row.run == name]
     environments = [store.environment(e) for e in sorted({row.environment for row in rows})]
     with (
-        execution.terminable(),
+        terminable(),
         watcher(quiet, sys.stderr.isatty()) as watch,
         reproduction.threads(environments),
     ):

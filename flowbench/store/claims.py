@@ -61,6 +61,12 @@ def conclude(database: Database, id: int, outcome: str, text: str) -> bool:
     return bool(lasting)
 
 
+def holders(database: Database, keys: Collection[str]) -> list[Holder]:
+    """The running attempts of these runs."""
+    with database.transaction() as connection:
+        return running(connection, keys)
+
+
 def require_outcome(outcome: str) -> None:
     """Raise FlowbenchError unless an attempt may end so."""
     if outcome not in OUTCOMES or outcome == "running":

@@ -1,10 +1,14 @@
 """Owns what is said about a database: its place and its errors in one line, without passwords."""
 
 import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from flowbench.records import visible
+from flowbench.records import FlowbenchError, visible
 
 ADVICE = "write sqlite:///results.db or postgresql://user@host/name"
 NOT_OPENED = "cannot be opened: does its folder exist, and may you write there?"
@@ -52,6 +56,15 @@ def complaint(error: BaseException) -> str:
         if symptom in said:
             return words
     return f"refused: {said}"
+
+
+@contextmanager
+def told(place: object, kind: type[FlowbenchError] = FlowbenchError) -> Iterator[None]:
+    """Raises `kind` in one line that begins with `place`, in the place of a driver's error."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
+        raise kind(f"{place} {complaint(error)}") from error
 
 
 def shown(url: URL) -> str:

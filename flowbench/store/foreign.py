@@ -6,18 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, NullPool, create_engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from flowbench.records import FlowbenchError
 from flowbench.store import guard, portable
-from flowbench.store.complaints import complaint
+from flowbench.store.complaints import told
 from flowbench.store.engine import WAIT, reading_uri
 from flowbench.store.portable import Rows
 from flowbench.store.schema import HEAD, VERSION_TABLE
 from flowbench.store.verification import verify
 
 MAGIC = b"SQLite format 3\0"
-LONGEST = guard.LONGEST
 OLDER = ("0001",)  # revisions without origins
 KNOWN = (*OLDER, "0002", HEAD)
 TABLES = ("environments", "runs", "attempts", "scores", "artifacts")
@@ -39,19 +37,15 @@ def read(path: Path) -> Rows:
 def snapshot(path: Path) -> Iterator[Connection]:
     """One snapshot of the database."""
     engine = create_engine("sqlite://", creator=lambda: connect(path), poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            connection.exec_driver_sql("begin")
-            yield connection
-    except (SQLAlchemyError, sqlite3.Error, OverflowError) as error:
-        raise FlowbenchError(f"{path} {complaint(error)}") from error
+    with told(path), engine.connect() as connection:
+        connection.exec_driver_sql("begin")
+        yield connection
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that can only read, and that nothing in the file gets to do anything with."""
     connection = sqlite3.connect(reading_uri(path), uri=True, timeout=WAIT, isolation_level=None)
     guard.restrain(connection)
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     for pragma in ("mmap_size=0", "query_only=on"):
         connection.execute(f"pragma {pragma}")

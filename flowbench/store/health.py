@@ -200,12 +200,7 @@ def _views(connection: Connection, place: str) -> Finding:
 
 
 def _running(connection: Connection, place: str) -> Finding:
-    keys = list(connection.scalars(select(RunRow.key)))
-    holders = [
-        one
-        for start in range(0, len(keys), 500)
-        for one in queries.running(connection, keys[start : start + 500])
-    ]
+    holders = queries.running(connection, list(connection.scalars(select(RunRow.key))))
     dead = [one for one in holders if one.alive is False]
     if not dead:
         return Finding("running", OK, f"{len(holders)} attempts")

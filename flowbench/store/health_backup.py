@@ -2,14 +2,15 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
+from flowbench import part_files
 from flowbench.records import Absent, FlowbenchError, RunFailed
 from flowbench.store import foreign, schema, spool
-from flowbench.store.engine import Database, complaint
+from flowbench.store.complaints import told
+from flowbench.store.engine import Database
 from flowbench.store.schema import VERSION_TABLE
 from flowbench.store.spool import SharedDatabase
 from flowbench.store.tables import Base
@@ -28,9 +29,9 @@ def backup(path: Path, target: Path | None = None, force: bool = False) -> tuple
         raise FlowbenchError(f"{chosen} is there already: name another file, or add --force")
     if chosen.exists() and chosen.samefile(path):
         raise FlowbenchError(f"{chosen} is the database itself: name another file")
-    part = chosen.with_name(f"{chosen.name}.{os.getpid()}.part")
+    part = part_files.beside(chosen)
     try:
-        with _told(path):
+        with told(path, RunFailed):
             rows = _copy(path, part)
         _place(part, chosen, force)
     except OSError as error:
@@ -43,14 +44,6 @@ def backup(path: Path, target: Path | None = None, force: bool = False) -> tuple
 def _free(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.backup-{number}") for number in count(1))
     return next(name for name in names if not name.exists())
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise RunFailed(f"{path} {complaint(error)}") from error
 
 
 def _copy(path: Path, part: Path) -> int:
@@ -86,8 +79,7 @@ def settled(path: Path) -> None:
     """Make an SQLite file whole without a log beside it, and wait until it is on the disk."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=delete")
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    part_files.sync(path)
 
 
 def _place(part: Path, target: Path, force: bool) -> None:

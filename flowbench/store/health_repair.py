@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
+from flowbench import part_files
 from flowbench.records import FlowbenchError, RunFailed
 from flowbench.store import foreign, guard, health, health_salvage
 from flowbench.store.engine import Database
@@ -87,7 +88,7 @@ def _refuse_busy(path: Path, saved: Saved) -> None:
 @contextmanager
 def _built(path: Path, saved: Saved) -> Iterator[Path]:
     """A new database of these rows, proved; it goes away again unless it is moved."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_files.beside(path)
     _remove(part)
     try:
         database = Database(f"sqlite:///{part}")
@@ -136,12 +137,12 @@ def _replace(path: Path, source: Path, new: Path) -> Path:
     if log.exists() and source == path:
         # Copied before it goes: without it the damaged file would be another.
         shutil.copyfile(log, _log(damaged))
-        _sync(_log(damaged))
+        part_files.sync(_log(damaged))
     # SQLite would play an old log into the new file.
     log.unlink(missing_ok=True)
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     os.replace(new, path)
-    _sync(path.parent)
+    part_files.sync(path.parent)
     return damaged
 
 
@@ -157,15 +158,6 @@ def _aside(path: Path) -> Path:
             if damaged.exists():
                 continue
             shutil.copy2(path, damaged)
-            _sync(damaged)
+            part_files.sync(damaged)
         return damaged
     raise AssertionError
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowbench import process_table
 from flowbench.records import FlowbenchError, RunFailed
 
 LEASE = 60.0  # seconds, unless FLOWBENCH_LEASE says otherwise
@@ -108,9 +109,8 @@ def birth(pid: int) -> str:
 
     Empty where the system does not tell, and for a process that is no more.
     """
-    place = _place()
-    state = _state(pid)
-    return f"{place}-{state[19]}" if place and state else ""
+    place, start = _place(), process_table.started(pid)
+    return f"{place}-{start}" if place and start else ""
 
 
 def look(where: str, pid: int, born: str) -> tuple[bool, bool | None]:
@@ -126,16 +126,9 @@ def look(where: str, pid: int, born: str) -> tuple[bool, bool | None]:
 
 
 def _lives(pid: int, born: str) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    if not process_table.lives(pid):
         return False
-    except OSError:  # of another user
-        pass
-    state = _state(pid)
-    if not state:
-        return True
-    return state[0] not in "ZX" and (not born or born == birth(pid))
+    return not born or not process_table.started(pid) or born == birth(pid)
 
 
 def _place() -> str:
@@ -146,12 +139,3 @@ def _place() -> str:
     except OSError:
         return ""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _state(pid: int) -> list[str]:
-    """What the system says of a process, from its state on; the start is the 20th word."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()

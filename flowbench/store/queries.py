@@ -22,6 +22,7 @@ from flowbench.store.tables import ArtifactRow, AttemptRow, EnvironmentRow, RunR
 
 SHORTEST_PREFIX = 4
 SHOWN = 5  # names in an error message
+MANY = 500  # keys in one statement: databases bound how many it may have
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,19 @@ def tried(connection: Connection, selection: Selection) -> list[Tried]:
 
 def running(connection: Connection, keys: Collection[str]) -> list[Holder]:
     """The running attempts of these runs, by id."""
+    known = list(keys)
+    parts = (known[start : start + MANY] for start in range(0, len(known), MANY))
+    found = (holder for part in parts for holder in _running(connection, part))
+    return sorted(found, key=lambda holder: holder.attempt)
+
+
+def _running(connection: Connection, keys: Collection[str]) -> list[Holder]:
+    """The same of as many as one statement takes, in no order."""
     columns = ("id", "number", "beats", "pid", "started", "birth", "host")
     query = (
         select(RunRow.key, *(getattr(AttemptRow, name) for name in columns))
         .join(RunRow, RunRow.id == AttemptRow.run_id)
         .where(RunRow.key.in_(keys), AttemptRow.outcome == "running")
-        .order_by(AttemptRow.id)
     )
     found = []
     for key, attempt, number, beats, pid, started, birth, host in connection.execute(query):

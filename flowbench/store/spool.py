@@ -15,9 +15,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from flowbench import part_files
 from flowbench.records import FlowbenchError
 from flowbench.store import filesystem, foreign, schema, spool_rows
-from flowbench.store.complaints import complaint
+from flowbench.store.complaints import NOT_OPENED, told
 from flowbench.store.engine import Database, ReadOnly
 from flowbench.store.spool_files import Folder, Spooled
 from flowbench.store.spool_lines import Unusable
@@ -123,7 +124,7 @@ class SharedDatabase(Database):
         draft, older = Database("sqlite://"), ""
         draft.place = self.place
         if self.path.exists():
-            with _told(self.place):
+            with told(self.place):
                 if settle:
                     _settle(self.path)
                 _read(self.path, draft)
@@ -141,21 +142,12 @@ class SharedDatabase(Database):
         content[18:20] = b"\1\1"  # no log beside it, whatever the file had before
         if older:
             shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.bak-{older}"))
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        part_files.replace(self.path, content)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:
         if not self.path.parent.is_dir():
-            advice = "cannot be opened: does its folder exist, and may you write there?"
-            raise FlowbenchError(f"{self.place} {advice}")
+            raise FlowbenchError(f"{self.place} {NOT_OPENED}")
         try:
             yield
         except OSError as error:
@@ -167,14 +159,6 @@ class SharedDatabase(Database):
         if self._copy is not None:
             self._copy.close()
             self._copy = None
-
-
-@contextmanager
-def _told(place: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise FlowbenchError(f"{place} {complaint(error)}") from error
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

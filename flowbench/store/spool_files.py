@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowbench import part_files
 from flowbench.records import FlowbenchError, RunFailed
 from flowbench.store import spool_lines
 from flowbench.store.claims import now
@@ -183,7 +184,7 @@ class Folder:
                 return self._create_slowly(target, content)
             finally:
                 part.unlink()
-            _sync(self.path)
+            part_files.sync(self.path)
         except OSError as error:
             raise RunFailed(f"{target} cannot be written: {error.strerror}") from error
         return True
@@ -236,11 +237,3 @@ def _write(path: Path, content: bytes, flag: int) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -67,6 +67,9 @@ class Store:
 
     def _open(self, database: Database) -> None:
         self._database = database
+        self._spooled = database if isinstance(database, SharedDatabase) else None
+        self._attempts = spool_attempts if self._spooled else attempts
+        self._claims = spool_attempts if self._spooled else claims
         try:
             with database.transaction() as connection:
                 guard.inspect(connection, database.place)
@@ -94,10 +97,7 @@ class Store:
         scores before it.
         """
         words = (spec, environment, force, expired)
-        if isinstance(self._database, SharedDatabase):
-            attempt = spool_attempts.open_attempt(self._database, *words)
-        else:
-            attempt = attempts.open_attempt(self._database, *words)
+        attempt: Attempt = self._attempts.open_attempt(self._database, *words)
         try:
             yield attempt
             attempt.close()
@@ -108,43 +108,33 @@ class Store:
             except FlowbenchError as trouble:  # must not hide the error that came first
                 error.add_note(f"and the outcome could not be stored: {trouble}")
             raise
-        if isinstance(self._database, SharedDatabase):
-            spool_ingest.relieve(self._database)
+        if self._spooled:
+            spool_ingest.relieve(self._spooled)
 
     def beat(self, ids: Collection[int]) -> set[int]:
         """Tell that these attempts are worked on; returns those that are no longer running."""
-        if isinstance(self._database, SharedDatabase):
-            return spool_attempts.beat(self._database, ids)
-        return claims.beat(self._database, ids)
+        return self._claims.beat(self._database, ids)
 
     def conclude(self, id: int, outcome: str, text: str) -> bool:
         """Store how the worker of an attempt ended; returns whether it was still running.
 
         Raises FlowbenchError for a word that is no outcome.
         """
-        if isinstance(self._database, SharedDatabase):
-            return spool_attempts.conclude(self._database, id, outcome, text)
-        return claims.conclude(self._database, id, outcome, text)
+        return self._claims.conclude(self._database, id, outcome, text)
 
     def holders(self, keys: Collection[str]) -> dict[str, Holder]:
         """Map the key of each of these runs that is worked on to its newest running attempt."""
-        if isinstance(self._database, SharedDatabase):
-            found = spool_attempts.holders(self._database, keys)
-        else:
-            with self._database.transaction() as connection:
-                found = queries.running(connection, keys)
+        found = self._claims.holders(self._database, keys)
         return {holder.key: holder for holder in found}
 
     @property
     def advice(self) -> str:
         """One line where another place would be better: on a network file system; else empty."""
-        return self._database.advice if isinstance(self._database, SharedDatabase) else ""
+        return self._spooled.advice if self._spooled else ""
 
     def ingest(self, wait: bool = False) -> Ingested:
         """Join what a spool holds, if there is one; without `wait` unless another process does."""
-        if not isinstance(self._database, SharedDatabase):
-            return Ingested()
-        return spool_ingest.ingest(self._database, wait)
+        return spool_ingest.ingest(self._spooled, wait) if self._spooled else Ingested()
 
     def done(self, spec: Spec, seed: int) -> dict[tuple[str, str, int, int], dict[str, Any]]:
         """Map (subject, name, nfe, n) of all that is stored for noise stream `seed` to protocols.

@@ -18,6 +18,7 @@ LOOK = ("compare", "--dataset", "digits", "--allow-mixed")
 CFM = ("run", "cfm", "--dataset", "moons", *SMALL, "-o", "width=16")
 # Many files where a full size would have one, so that there is something between them.
 SIZES = {"flowbench.pairs:FILE": (100, 2**22), "flowbench.sampling:SHARD": 25}
+FEW = SIZES | {"flowbench.protocol:ROWS": 8}  # a likelihood takes more than the rest of a run
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ IMAGES = (
     "pair_steps=4",
 )
 JOBS = (
-    Job("lmm-moons", (*MOONS, "-o", "width=16", *EACH), STUDENT),
+    Job("lmm-moons", (*MOONS, "-o", "width=16", *EACH), STUDENT, sizes=FEW),
     Job("cfm-moons", (*CFM, "--checkpoint-every", "0.05", "--quiet"), RUN, every=0.05),
     Job("lmm-digits", (*DIGITS, *IMAGES, *EACH), STUDENT, weight=1),
     Job("recipe", (*DIGITS, *RECIPE, *EACH), (*STUDENT, "adversarial"), with_weights, weight=1),

@@ -21,7 +21,7 @@ from flowbench.cli import streams
 from flowbench.records import FlowbenchError
 from flowbench.store import Store
 
-WORDS = [word for word in SHORT if word != "--quiet"]
+WORDS = ["edm" if word == "cfm" else word for word in SHORT if word != "--quiet"]
 LABEL = "größe=ελ 日本"  # letters of one byte, two and three, and some that take two columns
 TABLES = [
     *("compare", "report", "methods", "datasets", "networks", "plugins", "published"),

@@ -6,6 +6,8 @@ from loose_plugins import GOOD
 from flowbench import download
 from flowbench.records import FlowbenchError
 
+pytestmark = pytest.mark.usefixtures("coarse_likelihood")
+
 CANARY = "c4n4ry-0b5e"
 NAMES = (
     *("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "PGPASSWORD"),

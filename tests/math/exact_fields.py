@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flowbench import nets
 from flowbench.coordinates import like
 from flowbench.data.base import Arrays, load
 
@@ -158,3 +159,22 @@ def loss_of(method, data, network: nn.Module, monkeypatch, **kwargs):
     )
     method.train(data, **kwargs)
     return found[0]
+
+
+def ratio(std, start, end):
+    """The exact multiplier of N(0, std^2)'s path from one noise level to another."""
+    return ((std**2 + end**2) / (std**2 + start**2)) ** 0.5
+
+
+class Ends(nn.Module):
+    """The exact consistency function of N(0, std^2), down to `low`."""
+
+    def __init__(self, std=0.5, low=0.002):
+        super().__init__()
+        self.std, self.low = std, low
+
+    def forward(self, x, t, y=None):
+        return like(ratio(self.std, t, self.low), x) * x
+
+    def weight(self, sigma):
+        return nets.Denoiser(nn.Identity(), self.std).weight(sigma)

@@ -7,6 +7,7 @@ import math
 import exact_fields as exact
 import pytest
 import torch
+from exact_fields import Ends, ratio
 from flowbench_plugins.ctm import CTM, squared
 from flowbench_plugins.edm import EDM
 from torch import nn
@@ -21,11 +22,6 @@ from flowbench.testing import Killed, Stop
 from flowbench.training import Average, Run
 
 LOW, HIGH = 0.002, 80.0
-
-
-def ratio(std, start, end):
-    """The exact multiplier of N(0, std^2)'s path from one noise level to another."""
-    return ((std**2 + end**2) / (std**2 + start**2)) ** 0.5
 
 
 class Exact(nn.Module):
@@ -49,20 +45,6 @@ class Euler(Exact):
 
     def forward(self, x, t, y=None, s=None):
         return super().forward(x, t)
-
-
-class Ends(nn.Module):
-    """The exact consistency function of N(0, std^2), down to `low`."""
-
-    def __init__(self, std=0.5, low=LOW):
-        super().__init__()
-        self.std, self.low = std, low
-
-    def forward(self, x, t, y=None):
-        return like(ratio(self.std, t, self.low), x) * x
-
-    def weight(self, sigma):
-        return nets.Denoiser(nn.Identity(), self.std).weight(sigma)
 
 
 def teacher_of(denoiser) -> Teacher:

@@ -7,11 +7,12 @@ from itertools import pairwise
 import exact_fields as exact
 import pytest
 import torch
+from exact_fields import Ends, ratio
 from flowbench_plugins.edm import EDM
 from flowbench_plugins.ict import ICT
 from torch import nn
 
-from flowbench import fitting, nets, noise_levels
+from flowbench import fitting, noise_levels
 from flowbench.coordinates import like
 from flowbench.noise import Stream
 from flowbench.records import Budget
@@ -22,25 +23,6 @@ from flowbench.training import Run
 LOW, HIGH = 0.002, 80.0
 LAW = {"p_mean": -1.1, "p_std": 2.0}  # the papers'
 ECT = {"variant": "ect", "start": "random"}
-
-
-def ratio(std, start, end):
-    """The exact multiplier of N(0, std^2)'s path from one noise level to another."""
-    return ((std**2 + end**2) / (std**2 + start**2)) ** 0.5
-
-
-class Ends(nn.Module):
-    """The exact consistency function of N(0, std^2) down to `low`."""
-
-    def __init__(self, std=0.5, low=LOW):
-        super().__init__()
-        self.std, self.low = std, low
-
-    def forward(self, x, t, y=None):
-        return like(ratio(self.std, t, self.low), x) * x
-
-    def weight(self, sigma):
-        return nets.Denoiser(nn.Identity(), self.std).weight(sigma)
 
 
 class Line(Ends):

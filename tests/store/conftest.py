@@ -13,6 +13,7 @@ from other_workers import Worker
 import flowbench
 from flowbench.records import Budget, Spec
 from flowbench.store import Store
+from flowbench.store.spool_files import Folder
 
 ROOT = str(Path(flowbench.__file__).parents[1])
 
@@ -21,6 +22,7 @@ PRELUDE = """
 import sys
 from flowbench.records import Budget, Score, Spec
 from flowbench.store import Store
+from flowbench.store.spool_files import Folder
 url, number = sys.argv[1], int(sys.argv[2])
 spec = Spec("lmm", "digits", number, Budget(10, 2))
 print("ready", flush=True)
@@ -31,6 +33,18 @@ sys.stdin.readline()
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'results.db'}"
+
+
+@pytest.fixture
+def spooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every database has a spool, as on a network file system."""
+    monkeypatch.setenv("FLOWBENCH_SPOOL", "always")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """The spool of the database."""
+    return Folder(tmp_path / "results.db")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from datetime import datetime
 import pytest
 from other_workers import Worker
 
+from flowbench import process_table
 from flowbench.records import FlowbenchError, Score, Spec
 from flowbench.store import Store, leases
 from flowbench.store.leases import Held, Holder, Superseded, Watch
@@ -61,10 +62,10 @@ def test_a_process_that_was_killed_is_taken_over_at_once(store: Store, spec: Spe
         with pytest.raises(Held):
             go_on(store, spec)
         sleeper.kill()
-        state = leases._state(sleeper.pid)
+        state = process_table.state(sleeper.pid)
         while state and state[0] != "Z":  # nobody has asked for its exit code yet
             time.sleep(0.001)
-            state = leases._state(sleeper.pid)
+            state = process_table.state(sleeper.pid)
         go_on(store, spec)
     assert outcomes(store) == ["lost", "ok"]
 
@@ -224,7 +225,7 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    monkeypatch.setattr(leases, "_state", lambda pid: [])  # and the system hides it
+    monkeypatch.setattr(process_table, "state", lambda pid: [])  # and the system hides it
     assert leases.look(HERE, 1, f"{leases._place()}-1") == (True, True)
 
 

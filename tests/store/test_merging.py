@@ -14,7 +14,7 @@ from alembic import command
 from sqlalchemy.dialects import postgresql
 
 from flowbench.records import Diverged, FlowbenchError, Measured, Score, Spec
-from flowbench.store import Store, foreign, portable, schema
+from flowbench.store import Store, foreign, guard, portable, schema
 from flowbench.store.engine import Database
 from flowbench.store.merging import Merged, Source
 
@@ -320,7 +320,7 @@ def test_a_value_beyond_all_measure_is_not_even_read(
     opened, spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(opened("there"), spec)
-    monkeypatch.setattr(foreign, "LONGEST", 2**16)
+    monkeypatch.setattr(guard, "LONGEST", 2**16)
     edit(
         tmp_path / "there.db", "update scores set protocol = '[\"' || hex(zeroblob(40000)) || '\"]'"
     )

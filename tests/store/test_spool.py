@@ -4,29 +4,17 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
+from small_attempts import Start, finish, put
 
 from flowbench.records import Score
 from flowbench.store import Store, spool_lines
 from flowbench.store.leases import Superseded
 from flowbench.store.spool_attempts import append
-from flowbench.store.spool_files import Folder
 
-Start = Callable[[str, int], list[subprocess.Popen[str]]]
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    monkeypatch.setenv("FLOWBENCH_SPOOL", "always")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Folder(tmp_path / "results.db")
+pytestmark = pytest.mark.usefixtures("spooled")
 
 
 def scores(store):
@@ -37,23 +25,10 @@ def outcomes(store):
     return [tried.outcome for tried in store.tried()]
 
 
-def put(store, spec, *nfes):
-    with store.attempt(spec, {"python": "3.11"}) as attempt:
-        for nfe in nfes:
-            attempt.add(Score("fid", nfe + 0.5, nfe))
-    return attempt
-
-
 def stored(folder):
     """How many scores are in the file itself, without the spool."""
     with closing(sqlite3.connect(folder / "results.db")) as connection:
         return connection.execute("select count(*) from scores").fetchone()[0]
-
-
-def finish(processes):
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors[-2000:]) == (0, "")
 
 
 def test_the_file_is_only_ever_replaced_as_a_whole(store, spec, tmp_path, folder):

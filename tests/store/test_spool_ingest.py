@@ -6,39 +6,21 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 from alembic import command
 from conftest import ROOT
 from damaged_files import fill, rows
+from small_attempts import Start, put
 
 from flowbench.records import FlowbenchError, RunFailed, Score
 from flowbench.store import Store, schema, spool_files
 from flowbench.store.engine import Database
 from flowbench.store.spool_attempts import SpooledAttempt
-from flowbench.store.spool_files import Folder
 
-Start = Callable[[str, int], list[subprocess.Popen[str]]]
+pytestmark = pytest.mark.usefixtures("spooled")
 LINK, WRITE = os.link, os.write
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    monkeypatch.setenv("FLOWBENCH_SPOOL", "always")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Folder(tmp_path / "results.db")
-
-
-def put(store, spec, *nfes):
-    with store.attempt(spec, {"python": "3.11"}) as attempt:
-        for nfe in nfes:
-            attempt.add(Score("fid", nfe + 0.5, nfe))
-    return attempt
 
 
 def scores(store):

@@ -2,17 +2,14 @@
 
 import signal
 import sqlite3
-import subprocess
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from small_attempts import Start, finish
 
 from flowbench.records import Score, Spec
 from flowbench.store import Store
-
-Start = Callable[[str, int], list[subprocess.Popen[str]]]
 
 WRITE = """
 store = Store(url)
@@ -44,12 +41,6 @@ with store.attempt(spec, {}) as attempt:
         attempt.add(Score("fid", nfe + 0.5, nfe))
         print(nfe, flush=True)
 """
-
-
-def finish(processes: list[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (0, "")
 
 
 def check(path: Path) -> None:
