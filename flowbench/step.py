@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from flowbench import meters, ranks, sharing
 from flowbench.pairwise import Pairwise
 from flowbench.random_states import random_state, set_random_state
-from flowbench.ranks import STRATA, Part
+from flowbench.ranks import Part
 from flowbench.records import Diverged, RunFailed
+from flowbench.sharing import STRATA
 
 if TYPE_CHECKING:
     from flowbench.training import Run
@@ -53,6 +54,8 @@ class Step:
         self.optimizer, self.schedule = optimizer, schedule
         kind = run.device.partition(":")[0]
         self.scaler = torch.amp.GradScaler(kind) if _half(net) else None
+        self.scale: float | None = None  # of the last step: to ask for it waits for the device
+        self.weights = list(net.parameters())
         self.learned = [p for group in optimizer.param_groups for p in group["params"]]
         self.seen = [b for name, b in net.named_buffers() if SEEN in name]
         run.stepped.update(map(id, self.learned))
@@ -71,7 +74,7 @@ class Step:
         value = self._shared(self._gradients(batch))
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.clip)
+        nn.utils.clip_grad_norm_(self.weights, self.clip)
         try:
             moved = self._move()
         except torch.OutOfMemoryError:
@@ -144,12 +147,13 @@ class Step:
         if self.scaler is None:
             self.optimizer.step()
             return True
-        before = self.scaler.get_scale()
+        before = self.scaler.get_scale() if self.scale is None else self.scale
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() < LEAST_SCALE:
+        self.scale = self.scaler.get_scale()
+        if self.scale < LEAST_SCALE:
             raise Diverged(f"float16 gradients overflow in stage {self.run.name}: take bfloat16")
-        return self.scaler.get_scale() >= before
+        return self.scale >= before
 
     def _shrink(self, size: int) -> None:
         """Halve what goes through the network at once, and free what the last try has used."""
