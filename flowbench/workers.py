@@ -1,33 +1,32 @@
-"""Cells side by side: a process for each, so that one which dies takes no other with it."""
+"""Cells side by side: a job for each, so that one which dies takes no other with it."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from typing import Any
 
-from flowbench import division, faults, processes
+from flowbench import division
 from flowbench.agenda import Task, ranks
+from flowbench.engines import Engine, Handle
 from flowbench.execution import Ended, Opened
 from flowbench.heartbeat import Heart
 from flowbench.limits import Limits, span
-from flowbench.processes import Target, Worker, context, cores
 from flowbench.training import Progress
-
-__all__ = ["Crew", "Status", "context", "cores"]
 
 LOOK = 0.5  # seconds between looks at what may start
 PAUSE = 2.0  # seconds before the first new try after a fault; each further one waits twice as long
 LONGEST = 60.0  # seconds of such a pause
 OPEN = ("waiting", "elsewhere")
+BUSY = ("queued", "running")
 
 
 @dataclass
 class Status:
     """What is known of a task: waiting, running, elsewhere, done, failed or interrupted.
 
-    Before `rest` (monotonic) it is not started, after `faults` of the machine or after it was
-    `refused` because another worker holds it.
+    What is queued was handed to an engine that has no place for it yet. Before `rest` (monotonic)
+    it is not started, after `faults` of the machine or after it was `refused` because another
+    worker holds it.
     """
 
     task: Task
@@ -51,14 +50,13 @@ Watch = Callable[[Status, str], None]  # the status that changed, and a note of 
 
 @dataclass
 class Crew:
-    """Runs tasks in at most `jobs` processes at a time, teachers before their students."""
+    """Runs tasks as at most `jobs` jobs of an engine at a time, teachers before their students."""
 
-    target: Target
+    engine: Engine
     job: Callable[[Task], Any]
     jobs: int
     watch: Watch
     made: Callable[[str], bool] = lambda name: False  # whether a shared teacher's network is there
-    context: Any = None
     limits: Limits = field(default_factory=Limits)
     shared: division.Alone = field(default_factory=division.Alone)
     pause: float = PAUSE
@@ -70,7 +68,7 @@ class Crew:
         """
         rank = ranks([status.task for status in statuses])
         self._order = sorted(statuses, key=lambda status: -rank[status.task.key])
-        self._running: list[tuple[Status, Worker]] = []
+        self._running: list[tuple[Status, Handle]] = []
         self._looked, self._begun = 0.0, time.monotonic()
         with Heart(self.shared, self._lose) as self._heart:
             try:
@@ -85,7 +83,7 @@ class Crew:
     def _lasts(self) -> bool:
         hours = self.limits.hours
         late = hours is not None and time.monotonic() - self._begun >= 3600 * hours
-        return not late and any(s.word in (*OPEN, "running") for s in self._order)
+        return not late and any(s.word in (*OPEN, *BUSY) for s in self._order)
 
     def _look(self) -> None:
         """Now and then, see what others hold, and what of that they have ended."""
@@ -120,9 +118,9 @@ class Crew:
             if len(self._running) >= self.jobs:
                 return
             if status.word == "waiting" and self._may_start(status) and not self._settle(status):
-                worker = processes.spawn(self.context, self.target, self.job(status.task))
+                worker = self.engine.start(self.job(status.task), status.task.plan.spec.name)
                 self._running.append((status, worker))
-                self._put(status, "running")
+                self._put(status, BUSY[not worker.queued])
                 if self.limits.timeout is not None:
                     worker.limit(self.limits.timeout, self._conclude_late)
 
@@ -144,22 +142,24 @@ class Crew:
         if not self._running:
             time.sleep(min(LOOK, self.pause) / 5)
             return
-        wait([part for _, w in self._running for part in (w.pipe, w.process.sentinel)], LOOK)
+        self.engine.wait([worker for _, worker in self._running], LOOK)
         for status, worker in self._running:
             self._hear(status, worker)
-        time.sleep(0.02)  # a pipe whose process is just ending is always ready
 
-    def _hear(self, status: Status, worker: Worker) -> None:
+    def _hear(self, status: Status, worker: Handle) -> None:
         for message in worker.read():
             if isinstance(message, Ended):
                 worker.ended = message
             elif isinstance(message, Opened):
                 worker.attempt = message.attempt
                 self.shared.opened(message.attempt)
-                self._heart.add(message.attempt)
+                if not worker.distant:
+                    self._heart.add(message.attempt)
             else:
                 status.progress = message if isinstance(message, Progress) else status.progress
                 self.watch(status, message if isinstance(message, str) else "")
+        if worker.alive:
+            self._put(status, BUSY[not worker.queued])
 
     def _lose(self, attempt: int) -> None:
         """End the worker of an attempt that is another's by now: it has nothing to save."""
@@ -168,8 +168,8 @@ class Crew:
                 worker.superseded = True
                 worker.kill()
 
-    def _ended(self, status: Status, worker: Worker) -> bool:
-        if worker.process.is_alive() and worker.ended is None:
+    def _ended(self, status: Status, worker: Handle) -> bool:
+        if worker.alive and worker.ended is None:
             return False
         self._hear(status, worker)  # what came between the last look and its end
         worker.close()
@@ -177,7 +177,7 @@ class Crew:
         self._judge(status, worker)
         return True
 
-    def _judge(self, status: Status, worker: Worker) -> None:
+    def _judge(self, status: Status, worker: Handle) -> None:
         """Settle how a task ended whose worker has."""
         late = worker.overdue and (worker.ended is None or worker.ended.failure)
         ended = worker.ended if worker.ended and not late else self._died(worker)
@@ -194,18 +194,17 @@ class Crew:
         else:
             self._end(status, ended.failure)
 
-    def _died(self, worker: Worker) -> Ended:
+    def _died(self, worker: Handle) -> Ended:
         """Store and say how a worker ended that did not say so itself."""
         if worker.superseded:
             return Ended("another worker has taken it over", "elsewhere")
         if worker.overdue:
             return Ended(self._conclude_late(worker))
-        code = worker.process.exitcode
-        starved = faults.killings() > worker.killings
-        self.shared.conclude(worker.attempt, faults.outcome(code), faults.words(code, starved))
-        return Ended(faults.words(code, starved), "fault" if faults.of_exit(code) else "")
+        death = worker.death()
+        self.shared.conclude(worker.attempt, death.outcome, death.words)
+        return Ended(death.words, "fault" if death.fault else "")
 
-    def _conclude_late(self, worker: Worker) -> str:
+    def _conclude_late(self, worker: Handle) -> str:
         """Store that an attempt has spent its time, and say so."""
         words = f"stopped after {span(self.limits.timeout or 0.0)}, its limit (--timeout)"
         self.shared.conclude(worker.attempt, "timeout", words)
@@ -220,7 +219,7 @@ class Crew:
     def _stop(self) -> None:
         """End the workers, which store where they are; one may just have ended well."""
         try:
-            processes.stop([worker for _, worker in self._running])
+            self.engine.stop([worker for _, worker in self._running])
         finally:
             for status, worker in self._running:
                 self._hear(status, worker)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What tests of the page, of LaTeX tables and of a database on a server need from Debian:
-# chromium, pdflatex, and PostgreSQL, of which the tests start a private server themselves.
+# What tests of the page, of LaTeX tables, of a database on a server and of a cluster need from
+# Debian: chromium, pdflatex, PostgreSQL and SLURM, of which the tests start private servers.
 # Where it cannot be installed, one line says so, and those tests are skipped.
 
 packages=""
@@ -11,6 +11,11 @@ for server in "$(command -v initdb)" /usr/lib/postgresql/*/bin/initdb; do
     [ -x "$server" ] && break
 done
 [ -x "$server" ] || packages="$packages postgresql"
+for program in slurmctld slurmd munged sbatch; do
+    PATH="$PATH:/usr/sbin" command -v "$program" >/dev/null && continue
+    packages="$packages slurmctld slurmd slurm-client munge"
+    break
+done
 [ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

@@ -22,20 +22,20 @@ def carry_out(
     limits: Any,
 ) -> None:
     """As `doing.carry_out`, each run within its limit; raises RunFailed for one that was not."""
-    from flowbench import agenda, division, interruption, workers
+    from flowbench import agenda, division, interruption, launchers
     from flowbench.cli import doing
     from flowbench.store import Store
 
-    with interruption.terminable(), workers.context() as context:
+    with interruption.terminable(), launchers.here() as engine:
         plans = planned(dataclasses.replace(setup, device="cpu"))
         store = Store(sweep.url(db))
-        tasks = [_task(*pair) for pair in zip(requests, plans, strict=True)]
+        tasks = list(map(_task, requests, plans))
         agenda.look_up(tasks, store, manner.force, setup)
         division.bury(store, tasks)
         statuses = [sweep.status(task) for task in tasks]
         yard = sweep.Yard(db, store, setup, limits, _forced(tasks, manner))
         with _watcher(manner.quiet, setup) as watch:
-            sweep.crew(yard, 1, manner.threads or 0, watch, context).run(statuses)
+            sweep.crew(yard, 1, manner.threads or 0, watch, engine).run(statuses)
         sweep.joined(store)
     if not manner.quiet:
         _say_what_was_there(statuses)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flowbench.cli import asking, run_options, words
+from flowbench.cli import asking, launching, ranked, run_options, words
 from flowbench.cli.manner import Manner
 
 # What a suite's file decides; --seed and --dataset choose among its cells.
@@ -20,7 +20,9 @@ DECIDED = (
 @click.command()
 @run_options.declared
 @click.pass_context
-def run(ctx, suite, jobs, dry, token, track, db, folder, smoke, **asked) -> None:
+def run(
+    ctx, suite, jobs, launcher, max_jobs, dry, token, track, db, folder, smoke, **asked
+) -> None:
     """Train METHOD on a data set, sample at each NFE, and store every score.
 
     What is stored already is not done again: the same command finishes what is missing. With
@@ -28,6 +30,7 @@ def run(ctx, suite, jobs, dry, token, track, db, folder, smoke, **asked) -> None
     """
     manner = Manner.of(asked)
     limits = run_options.limits(asked, suite is not None)
+    ranked.check(ctx.params)
     _check(ctx.params)
     asked["device"] = _device(ctx)
     manner.prepare()
@@ -35,7 +38,7 @@ def run(ctx, suite, jobs, dry, token, track, db, folder, smoke, **asked) -> None
     _check_track(setup)
     named = folder is not None
     if suite is not None:
-        return _suite(ctx, suite, setup, dry, token, db, jobs, manner, limits, named)
+        return _suite(ctx, suite, setup, dry, token, db, launching.of(ctx), manner, limits, named)
     requests = asking.requests(db, **asked)
     if smoke:
         from flowbench.cli import trial
@@ -84,7 +87,7 @@ def _check(given: dict[str, Any]) -> None:
 def _check_one(given: dict[str, Any]) -> None:
     """The same of a single METHOD."""
     dry, smoke, profile = given["dry"], given["smoke"], given["profile"]
-    for names in (("jobs", "token"), ("max_hours", "retries")):
+    for names in (("jobs", "token"), ("max_hours", "retries"), ("launcher", "max_jobs")):
         if any(given[name] not in (None, False) for name in names):
             words = " and ".join(f"--{name.replace('_', '-')}" for name in names)
             raise click.UsageError(f"{words} belong to --suite.")
@@ -108,7 +111,12 @@ def _check_track(setup: Any) -> None:
 
 
 def _device(ctx: click.Context) -> str:
-    """What was asked for; to try something out, the processor is there at once."""
+    """What was asked for; to try something out, the processor is there at once.
+
+    So it is to plan what other machines do, each with a device of its own.
+    """
+    if launching.of(ctx).far:
+        return "cpu"
     default = ctx.get_parameter_source("device") is click.core.ParameterSource.DEFAULT
     return "cpu" if default and ctx.params["smoke"] else ctx.params["device"]
 

@@ -24,6 +24,16 @@ WHAT = (
         "--jobs", type=click.IntRange(1), help="Of a suite at once.  [cores, or 1 on a GPU]"
     ),
     click.option(
+        "--launcher",
+        metavar="WORD",
+        help="Of a suite: local, or slurm,partition=P,gpus=1,time=24h or ray,gpus=1.  [local]",
+    ),
+    click.option(
+        "--max-jobs",
+        type=click.IntRange(1),
+        help="Of a suite on slurm or ray: queued or running at once.  [100]",
+    ),
+    click.option(
         "--threads",
         type=click.IntRange(1, 1024),
         help="Of a run on the processor.  [all cores; in a suite 1: the same bits at any --jobs]",

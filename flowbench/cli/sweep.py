@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from flowbench.cli import streams, words
+from flowbench.cli.launching import Launch
 from flowbench.cli.manner import Manner
 from flowbench.records import Absent, RunFailed
 
@@ -27,7 +28,7 @@ class Sweep:
     narrow: dict[str, Any]
     token: bool
     db: str
-    jobs: int | None
+    launch: Launch
     manner: Manner
     limits: Any  # a limits.Limits
     named: bool
@@ -40,17 +41,18 @@ class Sweep:
 
 def run(asked: Sweep, setup: Any, dry: bool) -> None:
     """Do what is missing of a suite; raises RunFailed at the end if a cell failed."""
-    from flowbench import agenda, division, interruption, suites, workers
+    from flowbench import agenda, division, interruption, launchers, suites
     from flowbench.cli import board
 
     suite = suites.read(asked.path, asked.token)
     planned = dataclasses.replace(setup, device="cpu")
-    jobs = asked.jobs or (1 if setup.device.startswith("cuda") else workers.cores())
+    jobs = asked.launch.fitting(setup.device)
     if dry:
         return _say_plan(suite, planned, asked, jobs)
-    threads = asked.manner.threads or _threads(setup.device, workers.cores() // jobs)
+    threads = asked.manner.threads or asked.launch.threads(setup.device, jobs)
     quiet = asked.manner.quiet
-    with interruption.terminable(), workers.context(threads) as context:
+    terms = launchers.Terms(setup.folder, threads, asked.limits.timeout, setup.note)
+    with interruption.terminable(), launchers.opened(asked.launch.launcher, terms) as engine:
         tasks = agenda.tasks(suite, planned, **asked.narrow)  # while the server starts
         store = _created(asked.db, setup.folder, asked.named)
         agenda.look_up(tasks, store, asked.manner.force, setup)
@@ -58,14 +60,10 @@ def run(asked: Sweep, setup: Any, dry: bool) -> None:
         statuses = [status(task) for task in tasks]
         with board.watcher(quiet, sys.stderr.isatty(), statuses, jobs) as watch:
             yard = Yard(asked.db, store, setup, asked.limits, lambda task: asked.manner.force)
-            crew(yard, jobs, threads, watch, context).run(statuses)
+            yard = dataclasses.replace(yard, there=asked.launch.there(setup))
+            crew(yard, jobs, threads, watch, engine).run(statuses)
         joined(store)
     _end(asked, statuses)
-
-
-def _threads(device: str, share: int) -> int:
-    """How many each run has: on a processor one, since its sums hang on their number."""
-    return max(1, share) if device.startswith("cuda") else 1
 
 
 def joined(store: Any) -> None:
@@ -100,22 +98,26 @@ def status(task: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Yard:
-    """Where a crew works: its database, its machine, and its limits; `force` by task."""
+    """Where a crew works: its database, its machine, and its limits; `force` by task.
+
+    `there` is what of the machine is another for its jobs than for this process.
+    """
 
     db: str
     store: Any
     setup: Any
     limits: Any  # a limits.Limits
     force: Callable[[Any], bool] = lambda task: False
+    there: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def crew(yard: Yard, jobs: int, threads: int, watch: Any, context: Any) -> Any:
-    """Who runs tasks in processes of their own, `threads` each (0: as torch likes)."""
+def crew(yard: Yard, jobs: int, threads: int, watch: Any, engine: Any) -> Any:
+    """Who runs tasks as jobs of an engine, `threads` each (0: as torch likes)."""
     from flowbench import agenda, division, execution, workers
 
     own = ("watch", "note", "observe")  # of each process
     fields = [field.name for field in dataclasses.fields(yard.setup) if field.name not in own]
-    machine = {name: getattr(yard.setup, name) for name in fields}
+    machine = {name: getattr(yard.setup, name) for name in fields} | yard.there
 
     def left(task) -> bool:
         return not yard.force(task) and agenda.missing(task, yard.store, yard.setup) > 0
@@ -130,7 +132,7 @@ def crew(yard: Yard, jobs: int, threads: int, watch: Any, context: Any) -> Any:
         return (yard.setup.folder / name / "network.safetensors").exists()
 
     limits = yard.limits
-    return workers.Crew(execution.work, job, jobs, watch, made, context, limits, shared)
+    return workers.Crew(engine, job, jobs, watch, made, limits, shared)
 
 
 def url(db: str) -> str:

@@ -1,0 +1,168 @@
+"""What jobs on other machines have in common, whichever engine has brought them there."""
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flowbench.launchers import errand, post
+
+GRACE = 60.0  # seconds that an interrupted job may take to store where it is
+LAG = 15.0  # seconds that a shared file system may be late
+PRIVATE = 0o700  # jobs know the password of the database
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds of all jobs: where runs are, `threads` of each (0: as torch likes), seconds."""
+
+    folder: Path
+    threads: int = 0
+    timeout: float | None = None
+    note: Callable[[str], None] = lambda text: None
+
+
+@dataclass
+class Job:
+    """A job that an engine has taken: a `workers.Crew` sees it as one of its workers."""
+
+    box: post.Box
+    attempt: int | None = None
+    ended: Any = None  # an Ended
+    overdue: bool = False
+    superseded: bool = False
+    queued: bool = True
+    stopped: bool = False  # by its driver, which queues it no more
+    distant: ClassVar[bool] = True
+    _last: Any = None
+    _over: float = field(default=0.0)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is queued or runs; one that has not said how it ended may still be heard."""
+        if not self.over():
+            return True
+        self._over = self._over or time.monotonic()
+        return self.word() is None and time.monotonic() - self._over < self.lag()
+
+    def over(self) -> bool:
+        """Whether the engine says that it has ended."""
+        raise NotImplementedError
+
+    def lag(self) -> float:
+        """Seconds after its end that its last word may take."""
+        return LAG
+
+    def word(self) -> Any:
+        """Its Ended, where there is one."""
+        return self._last
+
+    def read(self) -> Iterator[Any]:
+        """What it has said since the last look; its last word, once it is over."""
+        from flowbench.execution import Ended
+
+        for message in self.box.new():
+            if isinstance(message, post.Begun | post.Paused):
+                self.queued = isinstance(message, post.Paused) and not self.stopped
+            elif isinstance(message, Ended):
+                self._last = message
+            else:
+                yield message
+        if self.over() and (last := self.word()) is not None:
+            yield last
+
+    def limit(self, seconds: float, conclude: Callable[[Any], object]) -> None:
+        """Nothing: it ends itself so long after its begin, which may be late."""
+
+    def terminate(self) -> None:
+        """Ask it to store where it is and to end; take it out of the queue if it is there."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End it at once."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing: the engine clears its folder at the end."""
+
+
+class Refused(Job):
+    """A job that an engine does not take now; it may do so later."""
+
+    def __init__(self, box: post.Box, words: str):
+        from flowbench.execution import Ended
+
+        super().__init__(box, _last=Ended(words, "fault"))
+
+    def over(self) -> bool:
+        """It never began."""
+        return True
+
+    def terminate(self) -> None:
+        """Nothing: there is no job."""
+
+    def kill(self) -> None:
+        """Nothing: there is no job."""
+
+
+class Office:
+    """Where a driver keeps the files of its jobs: a folder of its own, beside the runs."""
+
+    def __init__(self, terms: Terms, gpus: float):
+        self._terms, self._gpus, self._count = terms, gpus, 0
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self.folder = terms.folder.resolve() / ".jobs" / stamp
+        self.jobs: list[Job] = []
+
+    def errand(self, job: Any, name: str) -> errand.Errand:
+        """A job, packed for its way."""
+        self.folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        self._count += 1
+        return errand.Errand(
+            job=pickle.dumps(job),
+            post=str(self.folder / f"{self._count}-{name}.post"),
+            timeout=self._terms.timeout,
+            gpus=self._gpus,
+            environment=errand.surroundings(),
+            folder=os.getcwd(),
+            places=tuple(map(os.path.abspath, sys.path)),
+        )
+
+    def clear(self) -> None:
+        """Remove what is no longer needed: all but the logs of jobs that did not end well."""
+        well = all(job.ended is not None and not job.ended.failure for job in self.jobs)
+        for path in self.folder.glob("*"):
+            if well or path.suffix in (".pkl", ".post"):
+                path.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with suppress(OSError):
+                folder.rmdir()  # unless there are logs, or other drivers have theirs there
+
+
+def stop(jobs: Sequence[Job], every: float) -> None:
+    """End jobs: first they may store where they are; looks are so many seconds apart."""
+    for job in jobs:
+        job.stopped = True
+        job.terminate()
+    deadline = time.monotonic() + GRACE
+    while not all(job.over() for job in jobs) and time.monotonic() < deadline:
+        time.sleep(every)
+    for job in jobs:
+        if not job.over():
+            job.kill()
+
+
+def warn_of(terms: Terms) -> None:
+    """Say so where other machines would not see the runs."""
+    place = str(terms.folder.resolve())
+    if place.startswith(TEMPORARY):
+        terms.note(
+            f"jobs on other machines do not see {place}: put --db and --runs on a file system"
+            " that all of them share"
+        )
