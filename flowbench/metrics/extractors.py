@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flowbench import ranks
 from flowbench.checkpoints import file_hash
 from flowbench.metrics import dinov2, inception
 from flowbench.records import FlowbenchError
 from flowbench.training import Progress, ignore
 from flowbench.weights import find
 
-__all__ = ["Extractor", "Features", "extract", "find", "load", "stream"]
+__all__ = ["Extractor", "Features", "extract", "find", "load", "shared", "stream"]
 
-CPU_BATCH, GPU_BATCH = 8, 250  # small batches stay in a processor's cache
+CPU_BATCH, GPU_BATCH = 16, 250  # small batches stay in a processor's cache
 
 
 # How the network is read, how images are prepared for it, which layer is used, and its resizing.
@@ -64,7 +65,7 @@ class Extractor:
             kind = f"{images.dtype} of shape {tuple(images.shape)}"
             raise FlowbenchError(f"{self.name} takes uint8 images (B, 1 or 3, H, W), not {kind}")
         with _exact():
-            x = self.prepare(images.to(self.device).expand(-1, 3, -1, -1))
+            x = self.prepare(images.to(self.device, non_blocking=True).expand(-1, 3, -1, -1))
             return Features(*self.network(x.contiguous(memory_format=torch.channels_last)))
 
 
@@ -92,6 +93,34 @@ def extract(
     parts = list(stream(extractor, images, batch, watch))
     if not parts:
         raise FlowbenchError(f"{extractor.name} was given no images")
+    return joined(parts)
+
+
+def shared(
+    extractor: Extractor, images: Tensor, watch: Callable[[Progress], None] | None = None
+) -> Features:
+    """Features of uint8 images (n, C, H, W), of which each rank makes those of some batches."""
+    if ranks.count() == 1:
+        return extract(extractor, images, watch=watch)
+    own = ranks.part(len(images), _size(extractor))
+    some = stream(extractor, images[own.rows], watch=watch) if len(own) else ()
+    made = ranks.agreed(lambda: [_moved(part, "cpu") for part in some])
+    return _moved(joined([part for parts in made for part in parts]), extractor.device)
+
+
+def _size(extractor: Extractor) -> int:
+    """Images at a time."""
+    return extractor.batch or (GPU_BATCH if extractor.device.startswith("cuda") else CPU_BATCH)
+
+
+def _moved(features: Features, device: str) -> Features:
+    pool, *others = (None if part is None else part.to(device) for part in features)
+    assert pool is not None
+    return Features(pool, *others)
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """Features of all batches as those of one."""
     pool, logits, spatial = (_join(column) for column in zip(*parts, strict=True))
     assert pool is not None
     return Features(pool, logits, spatial)
@@ -110,11 +139,10 @@ def stream(
 ) -> Iterator[Features]:
     """Features batch by batch, for sets that are larger than memory.
 
-    `batch` is the extractor's if not given, or 8 on a CPU and 250 on a GPU. `watch` hears of every
+    `batch` is the extractor's if not given, or 16 on a CPU and 250 on a GPU. `watch` hears of every
     batch; of blocks it is not told how many there are.
     """
-    usual = GPU_BATCH if extractor.device.startswith("cuda") else CPU_BATCH
-    size = batch or extractor.batch or usual
+    size = batch or _size(extractor)
     blocks, total = ([images], len(images)) if isinstance(images, Tensor) else (images, 0)
     done, start = 0, time.monotonic()
     for part in (part for block in blocks for part in block.split(size)):

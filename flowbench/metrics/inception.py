@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from flowbench import weights
 
 SIZE = 299
 CHANNELS = 7  # of the spatial features: the first of `mixed_6/conv` in TensorFlow's graph
-STAGES = (
-    *["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1"],
-    *["Conv2d_3b_1x1", "Conv2d_4a_3x3", "MaxPool_2"],
-    *["Mixed_5b", "Mixed_5c", "Mixed_5d"],
-    *["Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"],
-    *["Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool"],
-)
+STEM = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
+POOLED = ("2b_3x3", "4a_3x3")  # of the stem, those that a max pool follows
+BLOCKS = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+# Images in the stem at once on a CPU: its maps of more would be above 32 MB, and such memory is
+# asked of the system, page by page, for every call.
+TOGETHER = 4
 
 
 class Inception(nn.Module):
@@ -36,18 +36,69 @@ class Inception(nn.Module):
 
     def __init__(self, original: Any):
         super().__init__()
-        self.stages = nn.ModuleDict({name: getattr(original, name) for name in STAGES})
+        _fold(original)
+        self.stem = nn.ModuleDict({name: getattr(original, f"Conv2d_{name}").conv for name in STEM})
+        self.blocks = nn.ModuleDict(
+            {name: Block(getattr(original, f"Mixed_{name}")) for name in BLOCKS}
+        )
         self.register_buffer("classes", original.fc.weight)
-        _fold(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        for name, stage in self.stages.items():
-            if name == "Mixed_6d":
-                branch = stage.get_submodule("branch1x1")(x)
-                spatial = branch[:, :CHANNELS].permute(0, 2, 3, 1).flatten(1)
-            x = stage(x)
-        pool = x.flatten(1)
+        together = TOGETHER if x.device.type == "cpu" else len(x)
+        x = torch.cat([self._edges(part) for part in x.split(together)])
+        for name, block in self.blocks.items():
+            x = block(x)
+            if name == "6d":  # whose first branch is the layer of sFID
+                spatial = x[:, :CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        pool = x.mean((2, 3))
         return pool, pool @ self.classes.T, spatial  # without the bias, as IS has always been
+
+    def _edges(self, x: Tensor) -> Tensor:
+        """What comes before the first block: (B, 192, 35, 35)."""
+        for name, convolution in self.stem.items():
+            x = convolution(x)
+            if name in POOLED:
+                x = functional.max_pool2d(x, 3, 2)
+            x = x.relu_()  # after the pool, with which it commutes: there is less of it
+        return x
+
+
+class Block(nn.Module):
+    """A mixed block of the original: branches of convolutions beside a pool, joined at the end."""
+
+    def __init__(self, original: Any):
+        super().__init__()
+        branches: dict[str, dict[str, nn.ModuleList]] = {}
+        for name, layer in original.named_children():
+            if name != "branch_pool":
+                branch, _, step = name.partition("_")  # two of one step, 2a and 2b, are the ends
+                steps = branches.setdefault(branch, {})
+                steps.setdefault(step[:1], nn.ModuleList()).append(layer)
+        self.branches: Any = nn.ModuleList(nn.ModuleList(b.values()) for b in branches.values())
+        self.pool = _pool(original)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: list[Tensor] = []
+        for branch in self.branches:
+            ends = [x]
+            for step in branch:
+                ends = [layer(ends[0]) for layer in step]
+            outputs += ends
+        return torch.cat([*outputs, self.pool(x)], 1)
+
+
+def _pool(block: Any) -> nn.Module:
+    """The pool of a mixed block, which leaves out the padding where it averages.
+
+    The original averages before its 1 x 1 convolution. Both are linear and keep a constant, so
+    they commute; after it there are fewer channels.
+    """
+    if not hasattr(block, "branch_pool"):
+        return nn.MaxPool2d(3, 2)
+    if type(block).__name__ == "InceptionE_2":
+        return nn.Sequential(nn.MaxPool2d(3, 1, 1), block.branch_pool)
+    average = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+    return nn.Sequential(block.branch_pool.conv, average, nn.ReLU(inplace=True))
 
 
 def load(path: Path) -> Inception:
@@ -86,7 +137,7 @@ def like_tensorflow(images: Tensor) -> Tensor:
     Pixel i is read at i * H / 299, without half-pixel centres and without antialiasing.
     """
     rows, columns = (_interpolation(size, images.device) for size in images.shape[2:])
-    return normalise(rows @ images.float() @ columns.T)
+    return rows @ normalise(images.float()) @ columns.T  # weights of a pixel have the sum 1
 
 
 @cache

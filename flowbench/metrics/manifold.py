@@ -53,14 +53,31 @@ def manifold(features: Tensor, reference: Tensor, near: int = NEAR, dense: int =
 
 def _radii(x: Tensor, *ks: int) -> Tensor:
     """Distance (len(ks), n) of each row to its k-th nearest other row."""
-    parts = []
-    for part in x.split(BLOCK):
-        nearest = _distances(part, x).topk(max(ks) + 1, largest=False).values
-        parts.append(nearest[:, list(ks)].T)  # the row itself is number 0
-    return torch.cat(parts, 1)
+    blocks, most = x.split(BLOCK), max(ks) + 1
+    nearest = [x.new_empty(len(block), 0, dtype=torch.float64) for block in blocks]
+    for i, block in enumerate(blocks):
+        for j in range(i + 1):  # what lies on the other side of the diagonal is the same
+            d = _distances(block, blocks[j])
+            nearest[i] = _least(nearest[i], d, most)
+            if j < i:
+                nearest[j] = _least(nearest[j], d.T, most)
+    return torch.cat(nearest)[:, list(ks)].T  # the row itself is number 0
+
+
+def _least(known: Tensor, more: Tensor, count: int) -> Tensor:
+    """The `count` least of each row of both, ascending."""
+    some = more.topk(min(count, more.shape[1]), largest=False).values
+    both = torch.cat([known, some], 1)
+    return both.topk(min(count, both.shape[1]), largest=False).values
 
 
 def _distances(part: Tensor, x: Tensor) -> Tensor:
     """Euclidean distances (len(part), n)."""
     rows = part.double()
-    return torch.cat([torch.cdist(rows, block.to(rows)) for block in x.split(BLOCK)], 1)
+    return torch.cat([_block(rows, block.to(rows)) for block in x.split(BLOCK)], 1)
+
+
+def _block(x: Tensor, y: Tensor) -> Tensor:
+    """The same of float64 rows by one product, which takes less memory than `cdist`."""
+    squares = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
+    return squares.add_(x.square().sum(1)[:, None]).clamp_(min=0).sqrt_()

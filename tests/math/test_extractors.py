@@ -67,6 +67,16 @@ def test_inception_is_torch_fidelitys(inception_file, original):
     assert apart(clean(pixels).pool, theirs["2048"]) > 0.01  # and another resizing
 
 
+def test_parts_that_the_first_layers_take_do_not_matter(inception_file, monkeypatch):
+    extractor, pixels = extractors.load("inception", inception_file, "cpu"), images(3, seed=1)
+    whole = extractor(pixels)
+    monkeypatch.setattr(inception, "TOGETHER", 2)
+    for part, expected in zip(extractor(pixels), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
+    assert apart(extractor(pixels.flip(0)).pool, whole.pool.flip(0)) < 1e-5
+    assert apart(whole.pool.flip(0), whole.pool) > 1  # control
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (3, 8, 20), (3, 299, 299), (3, 400, 333)])
 def test_tensorflow_resizing(shape):
     from torch_fidelity.interpolate_compat_tensorflow import (
