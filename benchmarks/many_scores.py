@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sqlalchemy import Table, insert
@@ -20,18 +20,30 @@ from flowbench.store import Store
 from flowbench.store.tables import AttemptRow, Base, RunRow, ScoreRow
 
 NOW = "2026-01-01T00:00:00.000+00:00"
-DATASETS, METHODS, SEEDS, NFES = 10, 25, 4, (1, 2, 4, 8)
+NFES = (1, 2, 4, 8)
 COMMANDS = (
     *(("compare",), ("compare", "--baseline", "method-0"), ("report",)),
     *(("report", "--format", form) for form in ("md", "latex", "csv", "json", "html")),
 )
 
 
-def specs() -> Iterator[Spec]:
-    """The runs: every method on every data set with every seed."""
-    for dataset in range(DATASETS):
-        for method in range(METHODS):
-            for seed in range(SEEDS):
+@dataclass(frozen=True)
+class Shape:
+    """How many runs there are: every method on every data set with every seed."""
+
+    datasets: int = 10
+    methods: int = 25
+    seeds: int = 4
+
+
+USUAL = Shape()
+
+
+def specs(shape: Shape = USUAL) -> Iterator[Spec]:
+    """The runs of a database."""
+    for dataset in range(shape.datasets):
+        for method in range(shape.methods):
+            for seed in range(shape.seeds):
                 place = (f"method-{method}", f"data-{dataset}", seed, Budget(1000, 64))
                 yield Spec(*place, data=f"{dataset:064d}", code="c" * 64, version="none")
 
@@ -45,11 +57,11 @@ def scores(spec: Spec, count: int) -> Iterator[Score]:
         yield Score(name, random.gauss(10, 1), nfe, n=600, goal="min", protocol=protocol)
 
 
-def fill(path: Path, total: int) -> int:
-    """A database with about `total` scores; returns how many there are."""
+def fill(path: Path, total: int, shape: Shape = USUAL) -> int:
+    """A database with about `total` scores, the same for each run; returns how many there are."""
     store = Store(f"sqlite:///{path}")
     runs, attempts, rows = [], [], []
-    found = list(specs())
+    found = list(specs(shape))
     for id, spec in enumerate(found, 1):
         place = {"method": spec.method, "dataset": spec.dataset, "seed": spec.seed}
         facts = {"key": spec.key, "name": spec.name, "spec": asdict(spec), "created": NOW}

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -97,13 +98,14 @@ class Spec:
     weights: str = ""
     sources: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the run: SHA-256 over all that would change the trained network.
 
         What came later than the first runs is left out where it is empty, so they keep their keys.
         """
-        parts = asdict(self) | {"recipe": RECIPE}
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        parts |= {"budget": vars(self.budget), "recipe": RECIPE}
         later = [name for name in ("setting", "weights") if not parts[name]]
         for name in ("changed", "version", "sources", *later):
             del parts[name]

@@ -3,19 +3,22 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from flowbench.comparison import fingerprint
+from flowbench.comparison.cells import Cells, Gathered, Maker, by_run
 from flowbench.comparison.fingerprint import OF_METRICS, Reader
-from flowbench.comparison.naming import COUNTED, labelled, named, specs_of, traits
-from flowbench.comparison.ranking import mark
-from flowbench.comparison.view import Cell, Group, Key, Section, View, failure
+from flowbench.comparison.naming import labelled, named, traits
+from flowbench.comparison.view import Cell, Group, Section, View, failure
 from flowbench.records import Measured, Spec, Tried
 
 Place = tuple[str, str, int, str, str]  # dataset, data, n, budget, conditioning
-LEAST = "least"  # of a metric over noise streams, as EDM reports it
+Rows = list[Measured]
+Runs = list[tuple[Spec, Rows]]
+Classes = Mapping[str, list[tuple[str, ...]]]  # by metric
+Facts = dict[str, Rows]  # of runs, by key: what was not measured on samples
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,13 @@ class Context:
     """What the building of all sections shares."""
 
     labels: Mapping[str, str]  # by key of the run
-    goals: Mapping[str, str]  # that metrics declare today
-    reader: Reader
-    keys: Mapping[int, str]  # of a Spec by its identity in memory
+    maker: Maker
     runs: Mapping[str, Spec]  # all that are known, by key
 
-    def key(self, row: Measured) -> str:
-        """The key of a score's run, which takes long to hash."""
-        return self.keys[id(row.spec)]
+    @property
+    def reader(self) -> Reader:
+        """What reads fingerprints."""
+        return self.maker.reader
 
 
 def build(
@@ -49,48 +51,52 @@ def build(
     Without `apart`, rows of another budget or conditioning share a section, but no ranking.
     `runs` are others that are stored, by key, which may have been teachers.
     """
-    context = _context(measured, goals or {}, environments or {}, labels, runs or {})
-    samples, others = _places(measured, apart)
+    found = list(by_run(measured))
+    context = _context(found, goals or {}, environments or {}, labels, runs or {})
+    samples, facts, floors = _places(found, apart)
     failed = _failed(tried)
     sections = []
-    for place, rows in sorted(samples.items()):
-        beside = others.get(place[:2], [])
-        for section in _sections(place, rows, beside, context):
+    for place, some in sorted(samples.items(), key=itemgetter(0)):
+        for section in _sections(place, some, facts, floors.get(place[:2], []), context):
             section.failures = [failure(t) for t in failed if t.spec.dataset == section.dataset]
             sections.append(section)
     return View(sections, failed, context.labels)
 
 
 def _places(
-    measured: Iterable[Measured], apart: bool
-) -> tuple[dict[Place, list[Measured]], dict[tuple[str, str], list[Measured]]]:
-    """Scores of samples by their place; facts of runs and floors by data set and data."""
-    samples: dict[Place, list[Measured]] = defaultdict(list)
-    others: dict[tuple[str, str], list[Measured]] = defaultdict(list)
-    places: dict[tuple[int, int], Place] = {}
-    for row in measured:
-        if row.score.n and row.score.subject == "model":
-            short = (id(row.spec), row.score.n)
-            if short not in places:
-                places[short] = _place(row, apart)
-            samples[places[short]].append(row)
-        else:
-            others[row.spec.dataset, row.spec.data].append(row)
-    return samples, others
+    runs: Runs, apart: bool
+) -> tuple[dict[Place, Runs], Facts, dict[tuple[str, str], Rows]]:
+    """Scores of samples by their place, facts of runs by key, floors by data set and data."""
+    samples: dict[Place, Runs] = defaultdict(list)
+    facts: Facts = defaultdict(list)
+    floors: dict[tuple[str, str], Rows] = defaultdict(list)
+    for spec, rows in runs:
+        for (subject, n), some in _kinds(rows).items():
+            if subject == "floor":
+                floors[spec.dataset, spec.data] += some
+            elif subject == "model" and n:
+                samples[_place(spec, n, apart)].append((spec, some))
+            elif subject == "model":
+                facts[spec.key] += some
+    return samples, facts, floors
 
 
-def _context(measured, goals, environments, labels, runs) -> Context:
-    specs = specs_of(measured)
+def _kinds(rows: Rows) -> dict[tuple[str, int], Rows]:
+    """The scores of a run by subject and n."""
+    found: dict[tuple[str, int], Rows] = defaultdict(list)
+    for row in rows:
+        _, _, _, subject, n, *_ = row.score  # many times faster than by name
+        found[subject, n].append(row)
+    return found
+
+
+def _context(found: Runs, goals, environments, labels, runs) -> Context:
+    specs = {spec.key: spec for spec, _ in found}
     runs = {**runs, **specs}
-    known = {id(spec): key for key, spec in specs.items()}
-    for row in measured:
-        if id(row.spec) not in known:
-            known[id(row.spec)] = row.spec.key
-    return Context(labels or labelled(specs, runs), goals, Reader(environments), known, runs)
+    return Context(labels or labelled(specs, runs), Maker(goals, Reader(environments)), runs)
 
 
-def _place(row: Measured, apart: bool) -> Place:
-    spec, n = row.spec, row.score.n
+def _place(spec: Spec, n: int, apart: bool) -> Place:
     if not apart:
         return spec.dataset, spec.data, n, "", ""
     facts = fingerprint.of_run(spec, n)
@@ -98,47 +104,70 @@ def _place(row: Measured, apart: bool) -> Place:
 
 
 def _sections(
-    place: Place, rows: list[Measured], beside: list[Measured], context: Context
+    place: Place, runs: Runs, facts: Facts, floors: Rows, context: Context
 ) -> list[Section]:
     """One section for each protocol of a metric that stands beside another."""
-    classes = _classes(rows, context.reader)
-    parts: dict[int, list[Measured]] = defaultdict(list)
-    if all(len(kinds) == 1 for kinds in classes.values()):
-        parts[0] = rows
-    else:
-        for row in rows:
-            kinds = classes.get(row.score.name)
-            parts[kinds.index(context.reader.kind(row)) if kinds else 0].append(row)
-    floors = [r for r in beside if r.score.subject == "floor"]
+    classes = _classes(runs, context.reader)
     found, told = [], set[str]()
-    for number, some in sorted(parts.items()):
-        runs = {context.key(row) for row in some} - told  # once: their facts have no such classes
-        facts = [r for r in beside if r.score.subject == "model" and context.key(r) in runs]
-        told |= runs
+    for number, some in sorted(_parts(runs, classes, context.reader).items()):
         section = Section(*place, part=number, differs=_differs(classes, number))
-        _fill(section, some + facts, context)
+        gathered = _gathered(section.n, some, facts, told, context)
+        section.streams, section.protocols = tuple(sorted(gathered.streams)), gathered.protocols
+        section.groups = [_group(*one, context) for one in sorted(gathered.members.items())]
         section.floors, section.floor_n = _floors(floors, section, classes, context)
-        section.cells = mark(section.cells, section.floors)
+        section.cells = Cells(gathered, context.maker, section.floors)
         found.append(section)
     return found
 
 
-def _classes(rows: list[Measured], reader: Reader) -> dict[str, list[tuple[str, ...]]]:
+def _parts(runs: Runs, classes: Classes, reader: Reader) -> dict[int, Runs]:
+    """The scores by the place of their protocol among those of their metric."""
+    if all(len(kinds) == 1 for kinds in classes.values()):
+        return {0: runs}
+    found: dict[int, Runs] = defaultdict(list)
+    for spec, rows in runs:
+        mine: dict[int, Rows] = defaultdict(list)
+        for row in rows:
+            kinds = classes.get(row.score.name)
+            mine[kinds.index(reader.kind(row)) if kinds else 0].append(row)
+        for number, some in mine.items():
+            found[number].append((spec, some))
+    return found
+
+
+def _gathered(n: int, runs: Runs, facts: Facts, told: set[str], context: Context) -> Gathered:
+    """The scores of a section, and the facts of its runs unless they were `told` of before."""
+    found, known = Gathered(n), {spec.key: spec for spec, _ in runs}
+    for spec, rows in runs:
+        found.add(context.labels[spec.key], spec, rows)
+    for key, spec in known.items():
+        if key in facts and key not in told:
+            found.add(context.labels[key], spec, facts[key])
+    told |= known.keys()
+    return found
+
+
+def _classes(runs: Runs, reader: Reader) -> Classes:
     """The protocols of each metric that has a goal, the most frequent first."""
-    shared: dict[tuple[str, int], list[Measured]] = defaultdict(list)
-    for row in rows:
-        if row.score.goal:
-            shared[row.score.name, id(row.score.protocol)].append(row)
+    shared: dict[tuple[str, int], Measured] = {}
+    sizes: dict[tuple[str, int], int] = defaultdict(int)
+    for _, rows in runs:
+        for row in rows:
+            name, _, _, _, _, _, goal, protocol = row.score
+            if goal:
+                place = (name, id(protocol))
+                sizes[place] += 1
+                shared[place] = row
     counts: dict[str, Counter] = defaultdict(Counter)
-    for (name, _), some in shared.items():
+    for (name, own), row in shared.items():
         if not fingerprint.is_speed(name):
-            counts[name][reader.kind(some[0])] += len(some)
+            counts[name][reader.kind(row)] += sizes[name, own]
     return {
         name: sorted(some, key=lambda kind: (-some[kind], kind)) for name, some in counts.items()
     }
 
 
-def _differs(classes: Mapping[str, list[tuple[str, ...]]], number: int) -> tuple[str, ...]:
+def _differs(classes: Classes, number: int) -> tuple[str, ...]:
     """In which fields of which metric this part differs from the first."""
     return tuple(
         f"{name}: {field} {own or 'none'} instead of {usual or 'none'}"
@@ -147,46 +176,6 @@ def _differs(classes: Mapping[str, list[tuple[str, ...]]], number: int) -> tuple
         for field, own, usual in zip(OF_METRICS, kinds[number], kinds[0], strict=True)
         if own != usual
     )
-
-
-def _fill(section: Section, rows: list[Measured], context: Context) -> None:
-    """Rows and cells of a section, the best not marked yet."""
-    found: dict[Key, tuple[dict[int, dict[int, float]], dict[int, dict[str, str]], str]] = {}
-    members: dict[str, dict[int, Measured]] = defaultdict(dict)
-    streams = set()
-    read, name_of, own = context.reader.fields, cache(named), dict[int, str]()
-    for row in rows:
-        score, spec = row.score, row.spec
-        if id(spec) not in own:
-            own[id(spec)] = context.labels[context.key(row)]
-            members[own[id(spec)]].setdefault(spec.seed, row)
-        key = (own[id(spec)], name_of(score.name, score.n), score.nfe)
-        cell = found.get(key)
-        if cell is None:
-            cell = found[key] = ({}, {}, context.goals.get(score.name, score.goal))
-        cell[0].setdefault(spec.seed, {})[score.seed] = score.value
-        fields = read(row)
-        cell[1][id(fields)] = fields
-        if score.n:
-            streams.add(score.seed)
-            if "weights" in score.protocol:
-                section.protocols[key[1]] = score.protocol
-    section.streams = tuple(sorted(streams))
-    section.groups = [_group(label, some, context) for label, some in sorted(members.items())]
-    for key, (values, prints, goal) in found.items():
-        section.cells[key] = Cell(values, goal, fingerprint.joined(list(prints.values())))
-    _add_least(section)
-
-
-def _add_least(section: Section) -> None:
-    """Of metrics that are published so: the smallest value over noise streams."""
-    if len(section.streams) < 2:
-        return
-    names = {named(name, section.n) for name in COUNTED}
-    for (label, name, nfe), cell in list(section.cells.items()):
-        if name in names and cell.streams == len(section.streams):
-            least = {seed: {0: min(some.values())} for seed, some in cell.values.items()}
-            section.cells[label, f"{name} {LEAST}", nfe] = replace(cell, values=least)
 
 
 def _group(label: str, members: Mapping[int, Measured], context: Context) -> Group:
@@ -206,7 +195,7 @@ def _group(label: str, members: Mapping[int, Measured], context: Context) -> Gro
 def _floors(
     rows: list[Measured],
     section: Section,
-    classes: Mapping[str, list[tuple[str, ...]]],
+    classes: Classes,
     context: Context,
 ) -> tuple[dict[str, Cell], int]:
     """Real data in the model's place, by the same protocol, nearest to the section in their n."""
@@ -224,7 +213,7 @@ def _floors(
     cells = {
         name: Cell(
             {row.spec.seed: {row.score.seed: row.score.value}},
-            context.goals.get(row.score.name, row.score.goal),
+            context.maker.goals.get(row.score.name, row.score.goal),
             context.reader.fields(row),
         )
         for name, row in found.items()

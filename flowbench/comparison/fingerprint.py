@@ -91,43 +91,46 @@ class Reader:
     def __init__(self, environments: Mapping[str, Facts]):
         self._environments = environments
         self._known: dict[tuple, dict[str, str]] = {}
+        self._equal: dict[tuple, dict[str, str]] = {}  # one object for all that have the same
+        self._names: dict[str, tuple[bool, bool]] = {}  # is it a cost, and one of speed
         self._kinds: dict[int, tuple[str, ...]] = {}  # by the identity of what is in `_known`
         self._kept: list[Facts] = []  # so that no `id` is used twice
 
     def fields(self, row: Measured) -> dict[str, str]:
         """The fingerprint of a score; one object for all that have the same."""
         score = row.score
-        place = (id(score.protocol), id(row.spec), score.n, score.name, row.environment)
+        name = score.name
+        if name not in self._names:
+            self._names[name] = (is_cost(name), is_speed(name))
+        cost, speed = self._names[name]
+        place = (id(score.protocol), id(row.spec), score.n, cost, speed and row.environment)
         found = self._known.get(place)
         if found is None:
-            found = self._known[place] = self._read(row)
-            self._kinds[id(found)] = tuple(found[name] for name in OF_METRICS)
+            found = self._known[place] = self._read(row, cost, speed)
         return found
 
     def kind(self, row: Measured) -> tuple[str, ...]:
         """The fields that come from the metric alone."""
         return self._kinds[id(self.fields(row))]
 
-    def _read(self, row: Measured) -> dict[str, str]:
+    def _read(self, row: Measured, cost: bool, speed: bool) -> dict[str, str]:
         score, spec = row.score, row.spec
-        cost, speed = is_cost(score.name), is_speed(score.name)
-        place = (id(score.protocol), id(spec), score.n, cost, speed and row.environment)
-        if place not in self._known:
-            self._kept.append(score.protocol)
-            found = of_metric(score.protocol, spec.data) | of_run(spec, score.n)
-            if cost:
-                del found["budget"]
-            if speed:
-                machine = self._environments.get(row.environment, {})
-                found |= of_speed(score.protocol, spec, machine)
-            self._known[place] = found
-        return self._known[place]
+        self._kept.append(score.protocol)
+        found = of_metric(score.protocol, spec.data) | of_run(spec, score.n)
+        if cost:
+            del found["budget"]
+        if speed:
+            machine = self._environments.get(row.environment, {})
+            found |= of_speed(score.protocol, spec, machine)
+        found = self._equal.setdefault(tuple(found.items()), found)
+        self._kinds[id(found)] = tuple(found[name] for name in OF_METRICS)
+        return found
 
 
-def joined(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def joined(parts: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
     """The fields of one cell; where its scores differ, all values of a field."""
     if all(part == parts[0] for part in parts[1:]):
-        return dict(parts[0])
+        return parts[0]
     names = dict.fromkeys(name for part in parts for name in part)
     return {n: MIXED.join(sorted({part.get(n, "") for part in parts})) for n in names}
 
@@ -135,7 +138,9 @@ def joined(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
 def differences(parts: Sequence[Mapping[str, str]]) -> list[str]:
     """The fields that do not agree, in the order of the fields; a mixed cell agrees with none."""
     first = parts[0] if parts else {}
-    if all(part == first for part in parts) and not any(MIXED in word for word in first.values()):
+    if all(part is first or part == first for part in parts) and not any(
+        MIXED in word for word in first.values()
+    ):
         return []
     names = dict.fromkeys(name for part in parts for name in part)
     found = []

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -81,7 +82,8 @@ def _no_garbage() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()  # nor afterwards, until the process ends
-        atexit.register(gc.unfreeze)
+        gc.freeze()  # nor when the process ends, which takes a tenth of a second
+        if "torch" in sys.modules:  # whose bindings complain about what is left then
+            atexit.register(gc.unfreeze)
         if was:
             gc.enable()

@@ -75,8 +75,8 @@ def _of_metric(
     cells: list[tuple[str, Cell]] = []
     for section in sections:
         name = named(metric, section.n)
-        for (label, other, nfe), cell in section.cells.items():
-            if other == name and cell.goal and (levels is None or nfe in levels):
+        for (label, _, nfe), cell in section.some([name]):
+            if cell.goal and (levels is None or nfe in levels):
                 cells.append((label, cell))
     fields = fingerprint.differences([cell.fields for _, cell in cells])
     return [Refusal(dataset, metric, name, _values(name, cells)) for name in fields]

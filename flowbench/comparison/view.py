@@ -1,7 +1,8 @@
 """What `compare` and `report` show, as plain values: no format and no database."""
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -98,7 +99,7 @@ class Section:
     part: int = 0
     differs: tuple[str, ...] = ()
     groups: list[Group] = field(default_factory=list)
-    cells: dict[Key, Cell] = field(default_factory=dict)
+    cells: Mapping[Key, Cell] = field(default_factory=dict)
     floors: dict[str, Cell] = field(default_factory=dict)  # metric
     floor_n: int = 0
     failures: list[str] = field(default_factory=list)
@@ -120,6 +121,19 @@ class Section:
         """Every NFE that was asked for somewhere, ascending, adaptive last."""
         found = {nfe for _, _, nfe in self.cells if nfe != RUN_LEVEL}
         return sorted(found, key=lambda nfe: nfe or math.inf)
+
+    @cached_property
+    def levels(self) -> Mapping[str, set[int]]:
+        """The NFE at which each row has something, by its label."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for label, _, nfe in self.cells:
+            found[label].add(nfe)
+        return found
+
+    def some(self, names: Collection[str]) -> Iterator[tuple[Key, Cell]]:
+        """The cells of these metrics, in order: those of others may not have been made yet."""
+        wanted = set(names)
+        return ((key, self.cells[key]) for key in self.cells if key[1] in wanted)
 
 
 @dataclass

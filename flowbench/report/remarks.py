@@ -37,7 +37,7 @@ def remarks(section: Section, remark: str, names: Sequence[str]) -> list[str]:
 
 def directions(section: Section, names: Sequence[str]) -> list[str]:
     """Which metrics of `names` are better lower, higher, or near their floor, in one line."""
-    goals = {name: cell.goal for (_, name, _), cell in section.cells.items()}
+    goals = {name: cell.goal for (_, name, _), cell in section.some(names)}
     found = [
         f"{words}: {', '.join(mine)}"
         for goal, words in GOALS.items()
@@ -54,8 +54,8 @@ def has_floors(section: Section, names: Sequence[str]) -> bool:
 def _same_noise(section: Section, names: Sequence[str]) -> bool:
     """Whether all cells of each column of `names` have the same noise streams."""
     columns: dict[tuple[str, int], list[Cell]] = {}
-    for (_, name, nfe), cell in section.cells.items():
-        if name in names and cell.goal:
+    for (_, name, nfe), cell in section.some(names):
+        if cell.goal:
             columns.setdefault((name, nfe), []).append(cell)
     return all(map(same_noise, columns.values()))
 
@@ -63,9 +63,9 @@ def _same_noise(section: Section, names: Sequence[str]) -> bool:
 def unlike(section: Section, names: Sequence[str] | None = None) -> list[str]:
     """The fields of the fingerprint in which columns of `names` differ (None: of all ranked)."""
     columns: dict[tuple[str, int], list] = {}
-    for (_, name, nfe), cell in section.cells.items():
-        shown = bool(cell.goal) if names is None else name in names
-        if shown and not cell.comparable:
+    found = section.cells.items() if names is None else section.some(names)
+    for (_, name, nfe), cell in found:
+        if not cell.comparable and (names is not None or cell.goal):
             columns.setdefault((name, nfe), []).append(cell.fields)
     return list(dict.fromkeys(field for some in columns.values() for field in differences(some)))
 

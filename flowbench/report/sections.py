@@ -74,8 +74,7 @@ def _remedies(
     """
     n, stream = section.n, section.streams[0]
     for group in section.groups:
-        some = {nfe for label, _, nfe in section.cells if label == group.label}
-        offered = [nfe for nfe in nfes if asked or nfe in some]
+        offered = [nfe for nfe in nfes if asked or nfe in section.levels[group.label]]
         lacking = [nfe for nfe in offered if not _measured(section, group, names, nfe)]
         if lacking:
             yield from commands(group, lacking, n, stream, default)

@@ -6,7 +6,8 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from flowbench.comparison.fingerprint import FIELDS as PRINTS
 from flowbench.comparison.fingerprint import OF_RUNS, OF_SPEED
@@ -129,7 +130,15 @@ def as_json(view: View) -> str:
     failures: dict[str, list[str]] = {}
     for attempt in view.failed:
         failures.setdefault(attempt.spec.dataset, []).append(failure(attempt))
-    return json.dumps({"scores": rows, "failures": failures}, indent=1) + "\n"
+    head, tail = json.dumps({"scores": [], "failures": failures}, indent=1).split("[]", 1)
+    return f"{head}{_indented(rows)}{tail}\n"
+
+
+def _indented(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Flat records as `json.dumps(indent=1)` has them, for which Python has no fast encoder."""
+    encode = json.JSONEncoder(separators=(",\n   ", ": ")).encode
+    lines = ",\n".join(f"  {{\n   {encode(row)[1:-1]}\n  }}" for row in rows)
+    return f"[\n{lines}\n ]" if rows else "[]"
 
 
 def _plain(value: object) -> object:

@@ -219,7 +219,7 @@ def insert_new(connection: Connection, table: type[Base], values: Mapping[str, A
     from sqlalchemy.dialects import postgresql, sqlite  # which readers need not wait for
 
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    row = dialect.insert(table).values(values).on_conflict_do_nothing()
+    row = dialect.insert(table).on_conflict_do_nothing()
     # Without the option a server that returns the new id would not say how many rows there were.
     options = {"preserve_rowcount": True}
-    return connection.execute(row, execution_options=options).rowcount == 1
+    return connection.execute(row, dict(values), execution_options=options).rowcount == 1

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ class Database:
         self.place = str(self.file or shown(parsed))
         self._engine = _engine(parsed, in_memory=self.file is None)
         self._open: list[tuple[int, Connection]] = []  # with the thread that uses it
+        # The last connection takes the journal away, also where nobody looks for garbage at exit.
+        weakref.finalize(self, self._engine.dispose)
 
     @contextmanager
     def transaction(self, write: bool = False, foreign_keys: bool = True) -> Iterator[Connection]:

@@ -1,7 +1,7 @@
 """Owns the look at an SQLite file before it is used: what would act by itself in it is refused."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -17,6 +17,12 @@ MASTER = "select type, name, rootpage from sqlite_master"
 # What SQLite may hold for what the tables declare; a REAL that is whole is stored as an integer.
 KEPT = {"TEXT": ("text",), "JSON": ("text",), "DOUBLE": ("real", "integer")}
 WHOLE = ("integer",)
+# Whose values are proved as well: words that the code counts on, or any JSON of their form.
+LOOKED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "attempts": {"outcome": OUTCOMES, "notes": ()},
+    "scores": {"kind": KINDS, "protocol": ()},
+    "environments": {"json": ()},
+}
 TABLES = {*Base.metadata.tables, "flowbench_alembic_version"}
 
 
@@ -65,42 +71,39 @@ def prove(connection: Connection, place: str) -> None:
     if connection.dialect.name != "sqlite":
         return
     for name, table in Base.metadata.tables.items():
-        _prove_types(connection, name, table.columns, place)
-    _prove_words(connection, place)
-    for name, column in (("environments", "json"), ("scores", "protocol"), ("attempts", "notes")):
-        fits = forms.COLUMNS[name][column][1]
-        for (text,) in connection.exec_driver_sql(f"select distinct {column} from {name}"):
-            if not fits(portable.parse(text, f"{place}, {name}")):
+        looked = LOOKED.get(name, {})
+        for column, values in _values(connection, name, table.columns, [*looked], place).items():
+            if not _fit(name, column, values, looked[column], place):
                 raise _unknown(place, name, column)
     for key, text in connection.exec_driver_sql("select key, spec from runs"):
         readable({"key": key, "spec": portable.parse(text, f"{place}, runs")}, place)
 
 
-def _prove_types(connection: Connection, name: str, columns: Iterable[Any], place: str) -> None:
-    """Look at the types of all values of a table, in one pass."""
+def _values(
+    connection: Connection, name: str, columns: Iterable[Any], looked: Sequence[str], place: str
+) -> dict[str, set[Any]]:
+    """What stands in the columns `looked` of a table, whose types were all proved: in one pass."""
     known = {column.name: _types(column) for column in columns}
-    asked = ", ".join(f'typeof("{column}")' for column in known)
-    for found in connection.exec_driver_sql(f'select distinct {asked} from "{name}"'):
-        for column, kind in zip(known, found, strict=True):
+    asked = ", ".join([*(f'typeof("{column}")' for column in known), *looked])
+    found = connection.exec_driver_sql(f'select distinct {asked} from "{name}"').all()
+    for row in found:
+        for column, kind in zip(known, row, strict=False):
             if kind not in known[column]:
                 raise _unknown(place, name, column)
+    return {word: {row[at] for row in found} for at, word in enumerate(looked, len(known))}
+
+
+def _fit(name: str, column: str, values: set[Any], words: Sequence[str], place: str) -> bool:
+    """Whether a column holds nothing but these words, or JSON of its form where there are none."""
+    if words:
+        return values <= set(words)
+    fits = forms.COLUMNS[name][column][1]
+    return all(fits(portable.parse(text, f"{place}, {name}")) for text in values)
 
 
 def _types(column: Any) -> tuple[str, ...]:
     kinds = KEPT.get(str(column.type), WHOLE)
     return (*kinds, "null") if column.nullable else kinds
-
-
-def _prove_words(connection: Connection, place: str) -> None:
-    """Look at the words that the code counts on, whose checks a file can do without."""
-    words: Mapping[tuple[str, str], tuple[str, ...]] = {
-        ("attempts", "outcome"): OUTCOMES,
-        ("scores", "kind"): KINDS,
-    }
-    for (name, column), known in words.items():
-        found = connection.exec_driver_sql(f"select distinct {column} from {name}").scalars()
-        if set(found) - set(known):
-            raise _unknown(place, name, column)
 
 
 def _unknown(place: str, name: str, column: str) -> FlowbenchError:

@@ -6,14 +6,17 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Column,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
+    Integer,
     MetaData,
+    Table,
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 OUTCOMES = ("running", "ok", "failed", "diverged", "interrupted", "lost", "timeout", "skipped")
 KINDS = ("finite", "nan", "inf", "-inf")
@@ -26,10 +29,14 @@ def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({quoted})", name=column)
 
 
-class Base(DeclarativeBase):
-    """Names every constraint, so that a migration can find it again. Times are UTC ISO text."""
+class Base:
+    """A table whose columns are attributes; a class stands for it in a statement.
 
-    metadata = MetaData(
+    SQLAlchemy's own classes of that kind take a tenth of a second to import. Every constraint has
+    a name, so that a migration can find it again. Times are UTC ISO text.
+    """
+
+    metadata: ClassVar[MetaData] = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -38,19 +45,37 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {str: Text, dict[str, Any]: JSON}
+    __tablename__: ClassVar[str]
+    __table_args__: ClassVar[tuple[Any, ...]] = ()
+    __table__: ClassVar[Table]
+
+    def __init_subclass__(cls) -> None:
+        columns = {name: part for name, part in vars(cls).items() if isinstance(part, Column)}
+        for name, column in columns.items():
+            column.name = column.key = name
+        parts = (*columns.values(), *cls.__table_args__)
+        cls.__table__ = Table(cls.__tablename__, cls.metadata, *parts)
+
+    @classmethod
+    def __clause_element__(cls) -> Table:
+        """What SQLAlchemy takes for the class."""
+        return cls.__table__
+
+
+def _column(kind: Any, *more: Any, nullable: bool = False, **given: Any) -> ColumnElement[Any]:
+    return Column(kind, *more, nullable=nullable, **given)
 
 
 class EnvironmentRow(Base):
     """One row per distinct environment."""
 
     __tablename__ = "environments"
-    digest: Mapped[str] = mapped_column(primary_key=True)
-    json: Mapped[dict[str, Any]]
-    python: Mapped[str]
-    torch: Mapped[str]
-    device: Mapped[str]
-    created: Mapped[str]
+    digest = _column(Text, primary_key=True)
+    json = _column(JSON)
+    python = _column(Text)
+    torch = _column(Text)
+    device = _column(Text)
+    created = _column(Text)
 
 
 class RunRow(Base):
@@ -58,14 +83,14 @@ class RunRow(Base):
 
     __tablename__ = "runs"
     __table_args__ = (Index(None, "dataset", "method", "seed"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(unique=True)
-    name: Mapped[str] = mapped_column(index=True)
-    method: Mapped[str]
-    dataset: Mapped[str]
-    seed: Mapped[int] = mapped_column(BigInteger)
-    spec: Mapped[dict[str, Any]]
-    created: Mapped[str]
+    id = _column(Integer, primary_key=True)
+    key = _column(Text, unique=True)
+    name = _column(Text, index=True)
+    method = _column(Text)
+    dataset = _column(Text)
+    seed = _column(BigInteger)
+    spec = _column(JSON)
+    created = _column(Text)
 
 
 class AttemptRow(Base):
@@ -82,22 +107,22 @@ class AttemptRow(Base):
         Index(None, "run_id", "generation"),
         _one_of("outcome", OUTCOMES),
     )
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
-    number: Mapped[int]
-    generation: Mapped[int]
-    environment: Mapped[str | None] = mapped_column(ForeignKey("environments.digest"))
-    host: Mapped[str]
-    pid: Mapped[int] = mapped_column(BigInteger)
-    started: Mapped[str]
-    ended: Mapped[str | None]
-    outcome: Mapped[str]
-    error_type: Mapped[str | None]
-    error_text: Mapped[str | None]
-    notes: Mapped[list[str]] = mapped_column(JSON)
-    origin: Mapped[str] = mapped_column(server_default="")
-    beats: Mapped[int] = mapped_column(server_default="0")
-    birth: Mapped[str] = mapped_column(server_default="")
+    id = _column(Integer, primary_key=True)
+    run_id = _column(Integer, ForeignKey("runs.id"))
+    number = _column(Integer)
+    generation = _column(Integer)
+    environment = _column(Text, ForeignKey("environments.digest"), nullable=True)
+    host = _column(Text)
+    pid = _column(BigInteger)
+    started = _column(Text)
+    ended = _column(Text, nullable=True)
+    outcome = _column(Text)
+    error_type = _column(Text, nullable=True)
+    error_text = _column(Text, nullable=True)
+    notes = _column(JSON)
+    origin = _column(Text, server_default="")
+    beats = _column(Integer, server_default="0")
+    birth = _column(Text, server_default="")
 
 
 class ScoreRow(Base):
@@ -110,32 +135,32 @@ class ScoreRow(Base):
         _one_of("goal", GOALS),
         CheckConstraint("(kind = 'finite') = (value IS NOT NULL)", name="value"),
     )
-    id: Mapped[int] = mapped_column(primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"))
-    subject: Mapped[str]
-    name: Mapped[str]
-    nfe: Mapped[int]
-    n: Mapped[int] = mapped_column(BigInteger)
-    seed: Mapped[int] = mapped_column(BigInteger)
-    value: Mapped[float | None] = mapped_column(Double)
-    kind: Mapped[str]
-    goal: Mapped[str]
-    protocol: Mapped[dict[str, Any]]
-    fingerprint: Mapped[str]
-    created: Mapped[str]
+    id = _column(Integer, primary_key=True)
+    attempt_id = _column(Integer, ForeignKey("attempts.id"))
+    subject = _column(Text)
+    name = _column(Text)
+    nfe = _column(Integer)
+    n = _column(BigInteger)
+    seed = _column(BigInteger)
+    value = _column(Double, nullable=True)
+    kind = _column(Text)
+    goal = _column(Text)
+    protocol = _column(JSON)
+    fingerprint = _column(Text)
+    created = _column(Text)
 
 
 class ArtifactRow(Base):
     """One file that an attempt left behind."""
 
     __tablename__ = "artifacts"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    attempt_id: Mapped[int] = mapped_column(ForeignKey("attempts.id"), index=True)
-    role: Mapped[str]
-    path: Mapped[str]
-    sha256: Mapped[str]
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    created: Mapped[str]
+    id = _column(Integer, primary_key=True)
+    attempt_id = _column(Integer, ForeignKey("attempts.id"), index=True)
+    role = _column(Text)
+    path = _column(Text)
+    sha256 = _column(Text)
+    bytes = _column(BigInteger)
+    created = _column(Text)
 
 
 class OriginRow(Base):
@@ -143,8 +168,8 @@ class OriginRow(Base):
 
     __tablename__ = "origins"
     __table_args__ = (_one_of("kind", SOURCES),)
-    digest: Mapped[str] = mapped_column(primary_key=True)
-    name: Mapped[str]
-    kind: Mapped[str]
-    merged: Mapped[str]
-    attempts: Mapped[int]
+    digest = _column(Text, primary_key=True)
+    name = _column(Text)
+    kind = _column(Text)
+    merged = _column(Text)
+    attempts = _column(Integer)
