@@ -4,9 +4,10 @@ import copy
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Ramp = Literal["count", "edm", "warmup", "none"]
+Lists = tuple[list[Tensor], list[Tensor]]
 
 
 def decay_at(step: int, decay: float, ramp: Ramp = "count", warmup: int = 0) -> float:
@@ -34,15 +35,24 @@ class Average:
         self.decay, self.steps = decay, 0
         self.ramp: Ramp = "count"
         self.warmup = 0
+        self._found: tuple[nn.Module, Lists, Lists] | None = None
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         """Move the average towards `net`; buffers are copied."""
         self.steps += 1
         weight = 1 - decay_at(self.steps, self.decay, self.ramp, self.warmup)
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
-        for mine, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
-            mine.copy_(theirs)
+        weights, buffers = self._tensors(net)
+        torch._foreach_lerp_(*weights, weight)
+        if buffers[0]:  # the operator takes no empty list
+            torch._foreach_copy_(*buffers)
+
+    def _tensors(self, net: nn.Module) -> tuple[Lists, Lists]:
+        """Weights and buffers, mine and those of `net`; walking through both takes longer."""
+        if self._found is None or self._found[0] is not net:
+            weights: Lists = list(self.net.parameters()), list(net.parameters())
+            self._found = net, weights, (list(self.net.buffers()), list(net.buffers()))
+        return self._found[1], self._found[2]
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "net": self.net.state_dict()}

@@ -20,6 +20,7 @@ from flowbench.training import Run
 
 Solve = Callable[[Tensor, torch.Generator], Tensor]  # (cost, generator) -> noise row of each datum
 Pool = tuple[Tensor, Tensor, Tensor | None]  # (noise, x, labels), row by row coupled
+CACHED = 2**17  # entries whose squares are added up at once: 1 MiB
 ITERATIONS = 1000  # of Sinkhorn
 ACCURATE, ACCEPTED = 0.01, 0.1  # relative error of Sinkhorn's marginals: wanted, and tolerated
 
@@ -31,9 +32,18 @@ def squared_distances(noise: Tensor, x: Tensor) -> Tensor:
     """
     a, b = noise.flatten(1), x.flatten(1)
     b = b - b.mean(0)
-    products = (a @ b.T).double()
-    squares = a.double().square().sum(1)[:, None] + b.double().square().sum(1)
-    return (squares - 2 * products).clamp_min(0)
+    cost = (a @ b.T).double().mul_(-2)
+    cost += _squares(a)[:, None] + _squares(b)
+    return cost.clamp_min_(0)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """The sum of squares of each row (n, d), (n,) float64.
+
+    A few rows at a time: fresh memory for all of them takes longer than the arithmetic.
+    """
+    some = rows.split(max(1, CACHED // max(1, rows.shape[1])))
+    return torch.cat([part.to(torch.float64, copy=True).square_().sum(1) for part in some])
 
 
 def exact(cost: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -85,7 +95,7 @@ def couple(
     With `labels`, couplings are solved within each class, so that the noise of every class stays
     unit Gaussian, as it is when samples of one class are drawn.
     """
-    if not bool(x.isfinite().all()):
+    if not all(bound.isfinite() for bound in x.aminmax()):  # which hold any NaN
         raise Diverged("data that are not finite cannot be coupled")
     index = torch.arange(len(x))
     for group in _groups(labels, len(x)):

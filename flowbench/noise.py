@@ -1,6 +1,8 @@
 """Noise and labels by sample index: sample i is the same for every batch size and method."""
 
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 # The second word of the key: what the noise is for. Data sets are drawn with 0 and 1, so no
 # noise is ever a row of data, and no method is judged on the noise that it was trained on.
 SAMPLES, PAIRS = 2**32, 2**32 + 1
+ENOUGH = 2**18  # numbers that are worth a thread
 
 
 def unit_noise(
@@ -24,13 +27,31 @@ def unit_noise(
     Philox is counter-based: the key is seed and use and the counter holds index and draw, so
     streams never overlap and are equal on every platform, which torch does not promise.
     """
-    rows = [_row([seed, use], index, draw, tuple(shape)) for index in indices]
-    return torch.from_numpy(np.stack(rows)).to(device)
+    rows = np.empty((len(indices), math.prod(shape)), np.float32)
+    workers = min(torch.get_num_threads(), rows.size // ENOUGH)
+    if workers < 2:
+        _fill(rows, [seed, use], indices, draw)
+    else:
+        each = -(-len(indices) // workers)
+        parts = [slice(start, start + each) for start in range(0, len(indices), each)]
+        with ThreadPoolExecutor(workers, "noise") as pool:
+            made = [pool.submit(_fill, rows[p], [seed, use], indices[p], draw) for p in parts]
+        for part in made:
+            part.result()  # raises what went wrong in a thread
+    return torch.from_numpy(rows).reshape(len(indices), *shape).to(device)
 
 
-def _row(key: list[int], index: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:
-    bits = np.random.Philox(key=key, counter=[0, 0, index, draw])
-    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+def _fill(rows: np.ndarray, key: list[int], indices: Sequence[int], draw: int) -> None:
+    """Write the noise of each index into its row.
+
+    One generator that is put to each counter takes a tenth of the time of a fresh one per row.
+    """
+    bits = np.random.Philox(key=key, counter=[0, 0, 0, draw])
+    fresh, generator = bits.state, np.random.Generator(bits)
+    for row, index in zip(rows, indices, strict=True):
+        fresh["state"]["counter"][2] = index
+        bits.state = fresh
+        generator.standard_normal(out=row, dtype=np.float32)
 
 
 class Stream:

@@ -43,4 +43,4 @@ def draw_karras(n: int, low: float, high: float, rho: float, device: str) -> Ten
 def draw_from(levels: Tensor, n: int, device: str) -> Tensor:
     """`n` of the given levels, float32, each as likely as the others."""
     rows = torch.randint(len(levels), (n,), device=device)
-    return levels.to(device, torch.float32)[rows]
+    return levels.to(device, torch.float32, non_blocking=True)[rows]

@@ -86,8 +86,8 @@ class Run:
     backbones are compiled, `optimizer` what moves the weights, and `weights` the files of the
     frozen networks that losses look through, by name (see `known_weights`). With `prepare_only`,
     `batches` raises Prepared once its source is prepared. `observe` gets the points of the training
-    curve; what it takes is no time of training. `rows` is the part of a batch at hand, `stepped` has
-    the weights whose gradients a `Step` sums over the ranks.
+    curve; what it takes is no time of training. `rows` is the part of a batch at hand, `stepped`
+    has the weights whose gradients a `Step` sums over the ranks.
     """
 
     budget: Budget

@@ -1,6 +1,7 @@
 """Optimisers as words: step sizes over time, the ramp of the average, PyTorch's own classes."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,3 +162,31 @@ def test_the_step_size_ends_at_0_also_where_a_rival_has_every_other_step(rival, 
     fit(net, lambda x, y: net(x).square().mean(), toy("vector").train, run, lr=1.0, rival=rival)
     assert len(sizes) == (200 if rival is None else 100)
     assert max(sizes) == pytest.approx(1.0, abs=1e-2) and sizes[-1] < 2e-3
+
+
+@pytest.mark.parametrize("word", ["adam", "adamw", "radam"])
+def test_on_the_processor_the_kernels_are_those_of_stored_results(word):
+    built = parse(word).build(nn.Linear(2, 2).parameters(), 0.1)
+    assert all(group.get("fused") is None for group in built.param_groups)
+    assert all(group["foreach"] is None for group in built.param_groups)
+
+
+def test_a_gpu_has_the_fused_kernel_only_where_all_weights_are():
+    here, there = SimpleNamespace(is_cuda=False), SimpleNamespace(is_cuda=True)
+    found = [optimizers.on_gpu(some) for some in ([there, there], [here, there], [here], [])]
+    assert found == [True, False, False, False]
+
+
+def test_an_average_follows_whichever_network_it_is_given():
+    first, second = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    for value, net in ((3.0, first), (5.0, second)):
+        nn.init.constant_(net.weight, value)
+        net.running_mean.fill_(value)
+    average = Average(nn.BatchNorm1d(2), decay=0.0)
+    for value, net in ((3.0, first), (5.0, second), (3.0, first)):
+        average.update(net)
+        assert average.net.weight.tolist() == [value, value]
+        assert average.net.running_mean.tolist() == [value, value]
+    second.load_state_dict(first.state_dict())
+    average.update(second)
+    assert average.net.weight.tolist() == [3, 3]

@@ -9,8 +9,8 @@ from torch import nn
 
 from flowbench import meters, training
 from flowbench.augment import Augment
-from flowbench.step import LARGE
 from flowbench.records import Budget, Diverged, FlowbenchError, RunFailed
+from flowbench.step import LARGE
 from flowbench.testing import Killed, Stop, toy
 from flowbench.training import Average, Run, fit
 

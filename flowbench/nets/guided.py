@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional
 from flowbench.nets.settings import OpenAI
 from flowbench.records import FlowbenchError
 
+Layer = TypeVar("Layer", bound=nn.Module)
 GROUPS = 32  # of every normalisation, whatever the width
 
 
@@ -183,7 +185,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels, zero at the start."""
+    """Self-attention over all pixels, channels last for fused kernels; zero at the start."""
 
     def __init__(self, width: int, heads: int, qkv_first: bool):
         super().__init__()
@@ -193,15 +195,18 @@ class Attention(nn.Module):
         self.proj_out = zeroed(nn.Conv1d(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        pixels = x.flatten(2)
-        qkv = self.qkv(self.norm(pixels))
-        if self.qkv_first:
-            parts = qkv.unflatten(1, (3, self.heads, -1)).unbind(1)
-        else:
-            parts = qkv.unflatten(1, (self.heads, 3, -1)).unbind(2)
-        q, k, v = (part.transpose(2, 3) for part in parts)  # (B, heads, pixels, channels)
-        h = functional.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
-        return (pixels + self.proj_out(h)).reshape(x.shape)
+        pixels = self.norm(x).flatten(2).transpose(1, 2)  # (B, pixels, width)
+        qkv = _pointwise(self.qkv, pixels)
+        order, at = ((3, self.heads, -1), 2) if self.qkv_first else ((self.heads, 3, -1), 3)
+        parts = qkv.unflatten(2, order).unbind(at)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # (B, heads, pixels, channels)
+        h = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + _pointwise(self.proj_out, h).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+def _pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution of kernel 1 over x (B, pixels, channels), as a linear layer."""
+    return functional.linear(x, layer.weight[:, :, 0], layer.bias)
 
 
 class Downsample(nn.Module):
@@ -230,7 +235,7 @@ def _mapping(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width))
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
+def zeroed(layer: Layer) -> Layer:
     """`layer` with all parameters at zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from flowbench import coordinates, coupling, training
 from flowbench.coupling import Coupled
-from flowbench.records import Budget, FlowbenchError
+from flowbench.records import Budget, Diverged, FlowbenchError
 from flowbench.testing import Killed, Stop
 from flowbench.training import Run
 
@@ -422,3 +422,24 @@ def test_samples_follow_the_field():
         assert end == pytest.approx(3.5, abs=1e-3)
     z, t = torch.randn(4, 1), torch.rand(4)
     assert torch.equal(BOTCFM().velocity(net, z, t, None), law.velocity(z, t))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "shape"), [(2, (2,)), (33, (7,)), (100, (3, 32, 32))])
+def test_the_cost_has_the_bits_of_the_plain_formula_and_changes_nothing(n, shape, dtype):
+    """Stored results hang on it: an optimum among equals is chosen by the last bit."""
+    noise, x = (torch.randn(n, *shape, dtype=dtype) for _ in range(2))
+    before = noise.clone(), x.clone()
+    a, b = noise.flatten(1), x.flatten(1) - x.flatten(1).mean(0)
+    squares = a.double().square().sum(1)[:, None] + b.double().square().sum(1)
+    plain = (squares - 2 * (a @ b.T).double()).clamp_min(0)
+    assert torch.equal(coupling.squared_distances(noise, x), plain)
+    assert torch.equal(noise, before[0]) and torch.equal(x, before[1])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_data_that_are_not_finite_are_refused(bad):
+    x = torch.zeros(5, 3)
+    x[2, 1] = bad
+    with pytest.raises(Diverged, match="not finite"):
+        coupling.couple(coupling.exact, torch.randn(5, 3), x, None, torch.Generator())

@@ -1,8 +1,10 @@
 """Noise and labels by sample index."""
 
+import numpy as np
 import pytest
 import torch
 
+from flowbench import noise
 from flowbench.data import vectors
 from flowbench.noise import Stream, balanced_labels, unit_noise
 
@@ -70,3 +72,33 @@ def test_no_noise_equals_the_draws_that_data_are_made_of():
     data = torch.from_numpy(vectors.mog128().train[:100])
     noise = torch.cat([unit_noise(seed, range(100), (128,)) for seed in range(3)])
     assert (torch.cdist(data[:, 2:], noise[:, 2:]) > 5).all()
+
+
+def alone(seed: int, index: int, shape: tuple[int, ...], draw: int, use: int) -> np.ndarray:
+    """The noise of one index from a generator of its own, as stored results were made."""
+    bits = np.random.Philox(key=[seed, use], counter=[0, 0, index, draw])
+    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (7,), (3, 5, 5), (3, 32, 32)])
+@pytest.mark.parametrize(("draw", "use"), [(0, noise.SAMPLES), (3, noise.PAIRS)])
+def test_each_row_is_what_a_generator_of_its_own_gives(shape, draw, use):
+    indices = [0, 5, 1, 2**40, 5]
+    found = noise.unit_noise(11, indices, shape, draw, use=use).numpy()
+    for row, index in zip(found, indices, strict=True):
+        assert np.array_equal(row, alone(11, index, shape, draw, use))
+
+
+def test_threads_change_no_bit(monkeypatch):
+    one = noise.unit_noise(3, range(101), (3, 8, 8))
+    monkeypatch.setattr(noise, "ENOUGH", 1000)
+    for threads in (2, 3, 7):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(noise.unit_noise(3, range(101), (3, 8, 8)), one)
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch):
+    monkeypatch.setattr(noise, "ENOUGH", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(OverflowError):
+        noise.unit_noise(3, [0, 1, 2, 2**64], (4,))
