@@ -7,7 +7,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist worksteal
 BENCH = FLOWBENCH_DB=demo/results.db .venv/bin/python -m flowbench
 
-.PHONY: demo test long quick smoke leaderboard readme clean
+.PHONY: demo test long quick smoke speed leaderboard readme clean
 
 demo: .venv/installed
 	mkdir -p demo
@@ -37,6 +37,11 @@ smoke: .venv/installed
 	mkdir smoke
 	.venv/bin/python -m flowbench run --suite benchmarks/smoke.toml --db smoke/results.db
 	.venv/bin/python -m flowbench compare --suite benchmarks/smoke.toml --db smoke/results.db --strict
+
+# Ourselves against what people use instead, in minutes on two quiet cores: no test asserts it.
+speed: .venv/installed
+	.venv/bin/python -m pip install --quiet --group speed
+	.venv/bin/python -m benchmarks.speed -o benchmarks/speed
 
 # The deliberate command that changes the tracked results.db.
 leaderboard: .venv/installed
