@@ -302,7 +302,7 @@ def test_only_rows_that_wait_on_the_host_are_drawn_ahead(monkeypatch):
     split = load("x", Arrays(images(30)), "cpu").train
 
     def drawn(split):
-        draw, generator = drawer(split, 4), torch.Generator().manual_seed(5)
+        draw, generator = drawer(split, Part(0, 4, 4)), torch.Generator().manual_seed(5)
         found = [draw(generator, step < 5)[0] for step in range(6)]
         return found, generator.get_state()
 

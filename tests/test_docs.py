@@ -50,6 +50,9 @@ def test_every_option_of_the_readme_is_one():
     asked += [["db", name] for name in cli.get_command(None, "db").list_commands(None)]
     helps = [CliRunner().invoke(cli, [*words, "--help"]).output for words in asked]
     helps.append((ROOT / "tests/crash/__main__.py").read_text())  # a command of its own
+    from torch.distributed.run import get_args_parser
+
+    helps.append(get_args_parser().format_help())
     for option in set(re.findall(r"(?<![\w|-])--[a-z][a-z-]+", README)):
         assert any(option in text for text in helps), option
 

@@ -17,6 +17,7 @@ from flowbench.data.ahead import drawer
 from flowbench.pair_files import Mapped, Shards, map_tensors, parts
 from flowbench.pairs import Pairs
 from flowbench.plans import Request, Setup
+from flowbench.ranks import Part
 from flowbench.records import Budget, Diverged, FlowbenchError
 from flowbench.testing import toy, toy_teacher
 from flowbench.training import Prepared, Run
@@ -258,7 +259,7 @@ def test_training_draws_the_same_pairs_from_both_kinds_of_sets(tmp_path, monkeyp
     for limit in (2**30, 0):
         monkeypatch.setattr(module, "LIMIT", limit)
         pairs, generator = paired(tmp_path), torch.Generator().manual_seed(3)
-        draw = drawer(pairs, 16)
+        draw = drawer(pairs, Part(0, 16, 16))
         drawn.append([draw(generator, step < 4) for step in range(5)])
     for (noise, x, y), (noise_, x_, y_) in zip(*drawn, strict=True):
         assert torch.equal(noise, noise_) and torch.equal(y, y_)

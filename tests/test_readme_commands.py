@@ -34,6 +34,7 @@ NET = "--network ddpmpp,channels=16,blocks=1,mult=1-1,attention=16"
 TINY = f"--preset none {NET} --steps 2 --batch 4 --samples 4 --nfe 1"
 STUDENT = "--preset none -o pairs=8 -o pair_steps=2 --steps 2 --batch 4"
 LARGE = "the paper's network and budget take GPUs: here a tiny one of the same kind"
+ENGINE = "takes a cluster: tests/launchers start one"
 LONG = "hours: its plan is printed, and tests/test_suites.py runs a suite"
 SMALL = "the default is 4000 pairs of 18 levels, for each of three seeds"
 DOWNLOAD = "a download; tests/test_download.py serves one"
@@ -47,6 +48,11 @@ EXCEPTIONS = guides.Exceptions(
         "flowbench run lmm --dataset digits --dry-run": (FEW, SMALL),
         "flowbench run --suite benchmarks/digits.toml": ("--dry-run", LONG),
         "flowbench run --suite benchmarks/smoke.toml --max-hours 8": ("--dry-run", LONG),
+        "flowbench run --suite benchmarks/digits.toml --launcher ray,gpus=1": ("--dry-run", ENGINE),
+        "flowbench run --suite benchmarks/digits.toml"
+        " --launcher slurm,partition=gpu,gpus=1,time=24h --max-jobs 50": ("--dry-run", ENGINE),
+        "flowbench run lmm --dataset digits": (FEW, SMALL),
+        "flowbench run lmm --dataset digits --device auto": (FEW, SMALL),
         "flowbench run cfm --dataset 8gaussians --timeout 2h": (
             "--dry-run",
             "its worker does not know the small data of this test; tests/test_limits.py runs one",
@@ -104,6 +110,10 @@ EXCEPTIONS = guides.Exceptions(
     others={
         "make demo": "three minutes; its commands are in the list of .ci",
         "make test": "this test is a part of it",
+        "make speed": "a quarter of an hour; tests/test_speed.py runs it at tiny sizes",
+        "torchrun --nproc-per-node 4 -m flowbench run lmm --dataset imagenet64 --data-root data": (
+            "takes four GPUs; tests/ranks starts processes so"
+        ),
     },
     stands_for={"RUN": "digits-cfm-s0", "NAME": "cfm", "FILE": "inception.pth"},
 )

@@ -20,9 +20,7 @@ def methods(name, preset) -> None:
         return
     cls = plugins.method_class(name)
     point = plugins.methods()[name]
-    click.echo(
-        f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{point.origin}]"
-    )
+    click.echo(f"{name}: {plugins.description(cls)}\n{plugins.source(cls)}\n[{point.origin}]")
     teacher = getattr(cls, "teacher", None)
     if isinstance(teacher, property):
         click.echo("\nLearns from a teacher with some of its options.")

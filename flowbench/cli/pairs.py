@@ -21,7 +21,7 @@ UNUSED: dict[str, Any] = {
 }
 OF_A_RUN = (
     *("suite", "jobs", "threads", "timeout", "max_hours", "retries", "dry", "token", "force"),
-    *("smoke", "debug", "profile", "track"),
+    *("smoke", "debug", "profile", "track", "launcher", "max_jobs"),
 )
 LEFT_OUT = (*UNUSED, *OF_A_RUN, "plugin")  # every command gets its own --plugin
 
