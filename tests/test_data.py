@@ -11,6 +11,7 @@ from flowbench.augment import Augment
 from flowbench.data import placement
 from flowbench.data.ahead import Ahead, drawer
 from flowbench.data.base import Arrays, Facts, Split, load, measure, quantise, scale
+from flowbench.ranks import Part
 
 NAMES = [
     *["digits", "mog128", "moons", "checkerboard", "8gaussians", "rose"],
