@@ -160,7 +160,7 @@ class Run:
             generator.manual_seed(seed)
             torch.manual_seed(seed)
         self.losses = self._log(state, step)
-        first, start, due = step, time.monotonic(), Pace(self.every, steps)
+        first, start, due = step, time.monotonic(), Pace(steps)
         with sharing.gradients(parts, self.stepped, here.share, sharing.exact(self.device)):
             while step < steps:
                 batch = draw(generator, step + 1 < steps)
@@ -171,7 +171,7 @@ class Run:
                 if self.losses is not None:
                     heard = self.losses.mark(step, spent + now - start)
                     start, now = start + heard, now + heard
-                due.meet(step, now)
+                due.meet(step, now, self.every)
                 if due.look:
                     self._show(step, (step - first) / max(now - start, 1e-9))
                 if due.save:

@@ -57,7 +57,7 @@ def pairs(quick: bool, device: str) -> Iterator[Pair]:
 def _measured(pair: Pair, nfe: int, quick: bool) -> Result:
     case, rows = pair.case, pair.rows
     ours, theirs = _ours(case, rows, nfe), _theirs(case, pair.twin, rows, nfe)
-    repeats, most = (3, 1.0) if quick else (7, 6.0)
+    repeats, most = (3, 1.0) if quick else (15, 12.0)
     times = alternate(ours, theirs, repeats, 1, most)
     name = case.name.rpartition(", batch")[0]
     facts = {"count": rows, "nfe": nfe, "dtype": "float32"}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "setup.sh"
-ALL = "chromium texlive-latex-base texlive-latex-recommended"
+SLURM = ("slurmctld", "slurmd", "munged", "sbatch")
+ALL = "chromium texlive-latex-base texlive-latex-recommended slurmctld slurmd slurm-client munge"
 
 
 @pytest.fixture
@@ -34,7 +35,8 @@ def installed(tmp_path):
 
 
 def test_where_all_is_there_nothing_is_installed(installed):
-    ready = {name: "exit 0" for name in ("chromium", "pdflatex", "kpsewhich", "apt_get")}
+    named = ("chromium", "pdflatex", "kpsewhich", "apt_get", *SLURM)
+    ready = {name: "exit 0" for name in named}
     assert installed(**ready, id="echo 0") == ("", [])
 
 
