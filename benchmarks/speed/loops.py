@@ -44,8 +44,25 @@ class Case:
 class Loop:
     """A training loop that can be halted after any step; a subclass says what a step is."""
 
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+
     def step(self) -> Tensor:
         """Take a step; returns its loss."""
+        raise NotImplementedError
+
+    def descend(self, loss: Tensor) -> Tensor:
+        """Move the weights down a loss, and their average after them; returns the loss."""
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self._average()
+        return loss.detach()
+
+    def _average(self) -> None:
+        """Move the average of the weights."""
         raise NotImplementedError
 
     def steps(self, count: int, device: str) -> tuple[float, float]:
@@ -80,12 +97,7 @@ class Bare(Loop):
         x = scale(values[rows.to(values.device)])
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.net, x)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.schedule.step()
-        self._average()
-        return loss.detach()
+        return self.descend(loss)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -81,12 +81,7 @@ class TorchCFM(Loop):
         x = scale(values[rows.to(values.device)])
         t, z, target = self.matcher.sample_location_and_conditional_flow(torch.randn_like(x), x)
         loss = torch.mean((self.net(t, z) - target) ** 2)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.schedule.step()
-        self._average()
-        return loss.detach()
+        return self.descend(loss)
 
     def _average(self) -> None:
         mine, theirs = self.average.state_dict(), self.net.state_dict()

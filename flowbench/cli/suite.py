@@ -1,5 +1,6 @@
 """`flowbench compare --suite`: the tables and verdicts of all cells of a file."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,19 @@ def _results(suite, store, setup):
     from flowbench.report.suite import Entry, Results
 
     tasks = agenda.tasks(suite, setup)
-    measured = {name: store.measured(name) for name in suite.datasets}
-    tried = {name: store.tried(name) for name in suite.datasets}
+    measured, tried = defaultdict(list), defaultdict(list)  # by the key of the run
+    for name in suite.datasets:
+        for row in store.measured(name):
+            measured[row.spec.key].append(row)
+        for attempt in store.tried(name):
+            tried[attempt.spec.key].append(attempt)
     entries = [
         Entry(
             task.cell.row.label,
             task.plan.spec,
             frozenset(runner.expected(task.plan, setup)),
-            tuple(row for row in measured[task.cell.dataset] if row.spec.key == task.key),
-            tuple(t for t in tried[task.cell.dataset] if t.spec.key == task.key),
+            tuple(measured[task.key]),
+            tuple(tried[task.key]),
             task.plan.protocol.seed,
         )
         for task in tasks

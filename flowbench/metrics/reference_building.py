@@ -50,8 +50,8 @@ class Building:
         features, n = [], len(self.rows)
         size = max(SHARD, -(-n // SHARDS))
         parts = [(first, min(first + size, n)) for first in range(0, n, size)]
-        if ranks.count() > 1:  # all are read from their files then
-            ranks.shared(parts, lambda part: self.shard(*part) and None)
+        if ranks.count() > 1:  # each makes the files of some, and then all are read
+            ranks.shared(parts, self._settle)
         for first, last in parts:
             tensors = self.shard(first, last)
             features.append(tensors["features"])
@@ -60,6 +60,10 @@ class Building:
                     part = Statistics.from_tensors(tensors, name)
                     sums.setdefault(name, Statistics.empty(len(part.mean))).merge(part)
         return pack(sums, features)
+
+    def _settle(self, part: tuple[int, int]) -> None:
+        """See to it that the file of these rows is there: tensors are too large to hand over."""
+        self.shard(*part)
 
     def shard(self, first: int, last: int) -> dict[str, Tensor]:
         """The same over the rows from `first` to `last`, from the file of an earlier process."""
