@@ -157,18 +157,24 @@ def live(request: dict[str, Any], up: Callable[[], None]) -> int:
     from flowbench.cli import main
 
     sys.argv = ["flowbench", *request["words"]]
-    up()
     try:
-        main()
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except KeyboardInterrupt:
+        up()
+        code = _command(main)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is over, only our notes follow
+    except KeyboardInterrupt:  # also between the two: as Python ends that was already leaving
         code = 130
     sys.stdout.flush()
     sys.stderr.flush()
     Path(request["trace"]).with_suffix(".counts").write_text(json.dumps(watch.counts))
     return code
+
+
+def _command(main: Callable[[], object]) -> int:
+    try:
+        main()
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 0
 
 
 assert TORN in {place.target for place in PLACES}
