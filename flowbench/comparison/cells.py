@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -52,15 +52,16 @@ class Gathered:
     def add(self, label: str, spec: Spec, rows: Sequence[Measured]) -> None:
         """Take in the scores of one run."""
         self.members.setdefault(label, {}).setdefault(spec.seed, rows[0])
-        counted, found = {name: named(name, self.n) for name in COUNTED}, self.rows
-        for row in rows:
-            name, _, nfe, _, n, stream, _, protocol = row.score  # many times faster than by name
-            if n:
-                name = counted.get(name, name)
-                self.streams.add(stream)
-                if "weights" in protocol:
-                    self.protocols[name] = protocol
-            key = (label, name, nfe)
+        columns = zip(*map(attrgetter("score"), rows), strict=True)  # without a step for each row
+        names, _, nfes, _, n, streams, _, protocols = columns
+        if n[0]:  # one n stands for all: a run's scores of samples, or its facts
+            counted = {name: named(name, self.n) for name in COUNTED}
+            names = tuple(map(counted.get, names, names))
+            self.streams.update(streams)
+            told = zip(names, protocols, strict=True)
+            self.protocols |= {name: its for name, its in told if "weights" in its}
+        found = self.rows
+        for key, row in zip(zip(repeat(label), names, nfes), rows, strict=True):
             some = found.get(key)
             if some is None:
                 found[key] = [row]
