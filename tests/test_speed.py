@@ -140,11 +140,11 @@ def flow_loss(net, x):
 def test_the_bare_loop_does_what_ours_does_bit_by_bit(make):
     case = make(True, "cpu")
     ours, steps = copy.deepcopy(case.network), 4
-    source = loops.Turns(case, loops.Loop(), 100)
+    source = loops.Turns(case, loops.Bare(case, flow_loss, steps), 100)
     source.theirs = [(0.0, 0.0)] * 100  # nobody else has a turn
     run = Run(Budget(steps, case.batch))
     given = {"lr": loops.LR, "ema": loops.EMA}
-    average = fits.fit(ours, lambda x: flow_loss(ours, x), source, run, **given)
+    average = fits.fit(ours, lambda x, y: flow_loss(ours, x), source, run, **given)
     seed = int(digest([run.seed, run.name])[:12], 16)
     torch.manual_seed(seed)
     bare = loops.Bare(case, flow_loss, steps, seed)
@@ -159,15 +159,17 @@ def test_both_train_in_turns():
     case = networks.vectors(True, "cpu")
     order = []
 
-    class Other(loops.Loop):
+    class Other(loops.Bare):
         def step(self):
             order.append("theirs")
+            return super().step()
 
     def loss(net, x):
         order.append("ours")
         return flow_loss(net, x)
 
-    found = loops.compare(case, loss, lambda steps: Other(), 0.01)
+    train = loops.fitting(case, loss)
+    found = loops.compare(case, train, lambda steps: Other(case, flow_loss, steps), 0.01)
     assert len(found.ours.seconds) == len(found.theirs.seconds) == 4
     ours = "".join(word[0] for word in order[5:])  # behind the estimate of a step
     assert ours.startswith("tootto" if found.block == 1 else "t" * found.block)

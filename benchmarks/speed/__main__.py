@@ -19,6 +19,7 @@ ORDER = (
     "sampling",
     "coupling",
     "evaluator",
+    "roofline",
     "frechet",
     "commands",
     "commits",

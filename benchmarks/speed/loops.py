@@ -6,6 +6,7 @@ Ours runs inside `training.fit`, so what it draws from is where the other gets i
 import copy
 import statistics
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from flowbench.records import Budget
 from flowbench.training import Run
 
 Loss = Callable[[Any, Tensor], Tensor]  # (network, x (B, *shape)) -> mean over the batch
+Train = Callable[["Turns", Run], object]  # takes all steps of the run on batches of the turns
 LR, EMA = 2e-4, 0.9999
 
 
@@ -41,29 +43,12 @@ class Case:
         return str(self.values.device)
 
 
-class Loop:
+class Loop(ABC):
     """A training loop that can be halted after any step; a subclass says what a step is."""
 
-    net: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-
+    @abstractmethod
     def step(self) -> Tensor:
         """Take a step; returns its loss."""
-        raise NotImplementedError
-
-    def descend(self, loss: Tensor) -> Tensor:
-        """Move the weights down a loss, and their average after them; returns the loss."""
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimizer.step()
-        self.schedule.step()
-        self._average()
-        return loss.detach()
-
-    def _average(self) -> None:
-        """Move the average of the weights."""
-        raise NotImplementedError
 
     def steps(self, count: int, device: str) -> tuple[float, float]:
         """Take some steps; returns seconds on the wall and of the CPU."""
@@ -75,29 +60,51 @@ class Loop:
         return _since(begun)
 
 
+def draw(case: Case, generator: torch.Generator | None = None) -> Tensor:
+    """A batch of rows drawn at random with replacement, uint8 or float32 as they lie there."""
+    rows = torch.randint(len(case.values), (case.batch,), generator=generator)
+    return case.values[rows.to(case.values.device)]
+
+
+def descend(
+    net: nn.Module,
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    """Move the weights down a loss, the norm of its gradient clipped at 1."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+
+
 class Bare(Loop):
     """What flowbench does in a step, written out in PyTorch with nothing around it.
 
-    Same network, loss, optimiser, schedule, clipping, average and order of random numbers.
+    Same network, loss, optimiser, schedule, clipping, average and order of random numbers. With
+    `fused` Adam is one kernel, as ours is on a GPU.
     """
 
-    def __init__(self, case: Case, loss: Loss, steps: int, seed: int = 0):
+    def __init__(
+        self, case: Case, loss: Loss, steps: int, seed: int = 0, fused: bool | None = None
+    ):
         self.case, self.loss = case, loss
         self.net = copy.deepcopy(case.network)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LR)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=LR, fused=fused)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda k: DEFAULT.factor(k, steps)
         )
         self.generator, self.done = torch.Generator().manual_seed(seed), 0
 
     def step(self) -> Tensor:
-        values, size = self.case.values, (self.case.batch,)
-        rows = torch.randint(len(values), size, generator=self.generator)
-        x = scale(values[rows.to(values.device)])
+        x = scale(draw(self.case, self.generator))
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(self.net, x)
-        return self.descend(loss)
+        descend(self.net, loss, self.optimizer, self.schedule)
+        self._average()
+        return loss.detach()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -130,12 +137,12 @@ class Turns:
     def prepare(self) -> None:
         """Nothing to do: the rows are here."""
 
-    def draw(self, rows: Tensor) -> tuple[Tensor]:
-        """The rows as float32; between two blocks, the other's turn comes before."""
+    def draw(self, rows: Tensor) -> tuple[Tensor, None]:
+        """The rows as float32, no labels; between two blocks, the other's turn comes before."""
         if self.drawn % self.block == 0:
             self._turn()
         self.drawn += 1
-        return (scale(self.case.values[rows.to(self.case.values.device)]),)
+        return scale(self.case.values[rows.to(self.case.values.device)]), None
 
     def _turn(self) -> None:
         meters.synchronise(self.case.device)
@@ -146,27 +153,35 @@ class Turns:
         self.begun = now()
 
 
+def fitting(case: Case, loss: Loss) -> Train:
+    """What trains a copy of the network down `loss` as methods do."""
+
+    def train(turns: Turns, run: Run) -> None:
+        net = copy.deepcopy(case.network)
+        training.fit(net, lambda x, y: loss(net, x), turns, run, lr=LR, ema=EMA)
+
+    return train
+
+
 def compare(
     case: Case,
-    loss: Loss,
+    train: Train,
     other: Callable[[int], Loop],
     seconds: float,
     compiled: bool = False,
 ) -> "Compared":
-    """Train a copy of the network by flowbench, in turns with `other(steps)`, for about `seconds`.
+    """Train by flowbench, in turns with `other(steps)`, for about `seconds`.
 
     Ours has a folder: it logs, watches, and keeps a checkpoint every 20 s, as `flowbench run` does.
     """
-    step = _step_seconds(Bare(case, loss, 1000), case.device)
+    step = _step_seconds(other(1000), case.device)
     repeats = 2 * max(2, min(7, int(seconds / (4 * step)) // 2))
     block = max(1, round(seconds / (2 * step * (repeats + 1))))
     steps = block * (repeats + 1) + 1
     turns = Turns(case, other(steps), block)
     with tempfile.TemporaryDirectory() as folder:
         budget, place = Budget(steps, case.batch), Path(folder)
-        run = Run(budget, folder=place, device=case.device, compile=compiled)
-        ours = copy.deepcopy(case.network)
-        training.fit(ours, lambda x: loss(ours, x), turns, run, lr=LR, ema=EMA)
+        train(turns, Run(budget, folder=place, device=case.device, compile=compiled))
     return Compared(_each(turns.ours, block), _each(turns.theirs, block), block)
 
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.loops import Case
-from flowbench.nets import MLP, UNet
+from flowbench.nets import MLP, Denoiser, UNet
 from flowbench.nets.backbone import Backbone
 from flowbench.nets.settings import parse
 
 ROWS = 4096
+SIGMA_DATA = 0.5  # EDM's, for images in [-1, 1]
 IMAGES = "ddpmpp,channels=32,mult=1-2-2,blocks=1,augment=0"  # half a second a step on two cores
 SMALL = "ddpmpp,channels=16,mult=1-2-2,blocks=1,augment=0"
 TINY = "ddpmpp,channels=8,mult=1-1,blocks=1,augment=0"
@@ -35,13 +36,21 @@ def digits(quick: bool, device: str) -> Case:
     return Case("8x8 digits, small U-Net, batch 64", _pixels((1, 8, 8), device), 64, net)
 
 
-def images(quick: bool, device: str) -> Case:
+def images(quick: bool, device: str, precision: str = "float32") -> Case:
     """Images of 32x32 pixels and a DDPM++, as large as the device is made for."""
     torch.manual_seed(0)
-    word = TINY if quick else LARGE if _gpu(device) else IMAGES
-    batch = 2 if quick else 128 if _gpu(device) else 32
-    net = Backbone(parse(word), (3, 32, 32)).to(device)
+    word = TINY if quick else LARGE if on_gpu(device) else IMAGES
+    batch = 2 if quick else 128 if on_gpu(device) else 32
+    chosen = replace(parse(word), precision=precision)
+    net = Backbone(chosen, (3, 32, 32)).to(device)
     return Case(f"32x32 images, DDPM++, batch {batch}", _pixels((3, 32, 32), device), batch, net)
+
+
+def denoiser(quick: bool, device: str, precision: str = "float32") -> Case:
+    """The same as a denoiser D(x, sigma, y), with EDM's preconditioning and sigma_data."""
+    case = images(quick, device, precision)
+    name = case.name.replace("DDPM++", "DDPM++ as EDM's denoiser")
+    return replace(case, name=name, network=Denoiser(case.network, SIGMA_DATA))
 
 
 def small_images(quick: bool, batch: int) -> Case:
@@ -56,7 +65,7 @@ def small_images(quick: bool, batch: int) -> Case:
 def openai(quick: bool, device: str, precision: str = "float32") -> Case:
     """Images of 32x32 pixels and OpenAI's U-Net, which torchcfm has too."""
     torch.manual_seed(0)
-    settings, batch = _openai(quick, device), 2 if quick else 128 if _gpu(device) else 16
+    settings, batch = _openai(quick, device), 2 if quick else 128 if on_gpu(device) else 16
     chosen = replace(parse("openai"), **settings, precision=precision)
     net = Backbone(chosen, (3, 32, 32)).to(device)
     values = _pixels((3, 32, 32), device)
@@ -94,12 +103,13 @@ class Swapped(nn.Module):
         return self.net(x, t.expand(len(x)))
 
 
-def _gpu(device: str) -> bool:
+def on_gpu(device: str) -> bool:
+    """Whether a device is a GPU: networks are as large as those of papers there."""
     return device.startswith("cuda")
 
 
 def _openai(quick: bool, device: str) -> dict:
-    return OPENAI_TINY if quick else OPENAI_LARGE if _gpu(device) else OPENAI
+    return OPENAI_TINY if quick else OPENAI_LARGE if on_gpu(device) else OPENAI
 
 
 def _pixels(shape: tuple[int, ...], device: str) -> Tensor:

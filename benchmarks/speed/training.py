@@ -1,4 +1,4 @@
-"""Seconds of a training step: flowbench's against a bare PyTorch loop, and against torchcfm's."""
+"""Seconds of a training step: flowbench's against a bare PyTorch loop, EDM's, and torchcfm's."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -7,25 +7,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed import networks
+from benchmarks.speed import edm_loop, networks
 from benchmarks.speed.harness import LeftOut, Result, missing
-from benchmarks.speed.loops import EMA, LR, Bare, Case, Compared, Loop, compare
+from benchmarks.speed.loops import (
+    EMA,
+    LR,
+    Bare,
+    Case,
+    Compared,
+    Loop,
+    compare,
+    descend,
+    draw,
+    fitting,
+)
 from flowbench.coordinates import like
 from flowbench.data.placement import scale
 
 SECONDS, QUICK = 12.0, 0.3  # of a comparison, both sides together
 WARMUP = 5000  # steps, of torchcfm's example
-FAST = "torchcfm's step, ours with bfloat16 and compile"
+FAST, FAST_GOAL = "ours with bfloat16 and compile", "at least 1.5 times as fast"
+MIXED = {"dtype": "bfloat16, theirs float32"}
 
 
 def measure(quick: bool, device: str = "cpu") -> Iterator[Result | LeftOut]:
-    """Each network in the bare loop, then in torchcfm's; on a GPU also in our fast settings."""
+    """Each network in the bare loop, then EDM's, torchcfm's; on a GPU also our fast settings."""
     seconds = QUICK if quick else SECONDS
     kinds = ((networks.vectors, "1.10"), (networks.digits, "1.10"), (networks.images, "1.03"))
     for make, most in kinds:
         case = make(quick, device)
-        found = compare(case, flow_matching, _bare(case), seconds)
+        found = compare(case, fitting(case, flow_matching), _bare(case), seconds)
         yield _result(case, "bare PyTorch loop", found, f"at most {most}")
+    yield from _edm(quick, device, seconds)
     reason = missing("torchcfm")
     if reason is not None:
         yield LeftOut("training step against torchcfm", reason)
@@ -33,9 +46,24 @@ def measure(quick: bool, device: str = "cpu") -> Iterator[Result | LeftOut]:
     for make in (networks.vectors, networks.digits):
         case = make(quick, device)
         theirs = _theirs(case, lambda net: networks.Swapped(net))
-        found = compare(case, flow_matching, theirs, seconds)
+        found = compare(case, fitting(case, flow_matching), theirs, seconds)
         yield _result(case, "torchcfm 1.0.7's step, same network", found, "at most 1.02")
     yield from _own_networks(quick, device, seconds)
+
+
+def _edm(quick: bool, device: str, seconds: float) -> Iterator[Result]:
+    """The method `edm` and a loop like that of EDM's code, one network behind both."""
+    case = networks.denoiser(quick, device)
+
+    def theirs(steps: int) -> Loop:
+        return edm_loop.EDMStyle(case)
+
+    found = compare(case, edm_loop.training(case), theirs, seconds)
+    yield _result(case, "a loop like EDM's, same network", found, "at most 1.02")
+    if device.startswith("cuda"):
+        fast = networks.denoiser(quick, device, "bfloat16")
+        found = compare(fast, edm_loop.training(fast), theirs, seconds, compiled=True)
+        yield _result(fast, f"a loop like EDM's, {FAST}", found, FAST_GOAL, MIXED)
 
 
 def _own_networks(quick: bool, device: str, seconds: float) -> Iterator[Result]:
@@ -43,13 +71,12 @@ def _own_networks(quick: bool, device: str, seconds: float) -> Iterator[Result]:
     case = networks.openai(quick, device)
     twin = _theirs(case, lambda net: networks.torchcfm_twin(case, quick))
     facts = {"outputs differ by at most": difference(case, quick)}
-    found = compare(case, flow_matching, twin, seconds)
+    found = compare(case, fitting(case, flow_matching), twin, seconds)
     yield _result(case, "torchcfm 1.0.7's step and code", found, "at most 1.02", facts)
     if device.startswith("cuda"):
         fast = networks.openai(quick, device, "bfloat16")
-        found = compare(fast, flow_matching, twin, seconds, compiled=True)
-        goal = "at least 1.5 times as fast"
-        yield _result(fast, FAST, found, goal, {"dtype": "bfloat16, theirs float32"})
+        found = compare(fast, fitting(fast, flow_matching), twin, seconds, compiled=True)
+        yield _result(fast, f"torchcfm's step, {FAST}", found, FAST_GOAL, MIXED)
 
 
 def flow_matching(net: Callable[..., Tensor], x: Tensor) -> Tensor:
@@ -75,13 +102,13 @@ class TorchCFM(Loop):
         )
 
     def step(self) -> Tensor:
-        values = self.case.values
-        rows = torch.randint(len(values), (self.case.batch,))
         self.optimizer.zero_grad()
-        x = scale(values[rows.to(values.device)])
+        x = scale(draw(self.case))
         t, z, target = self.matcher.sample_location_and_conditional_flow(torch.randn_like(x), x)
         loss = torch.mean((self.net(t, z) - target) ** 2)
-        return self.descend(loss)
+        descend(self.net, loss, self.optimizer, self.schedule)
+        self._average()
+        return loss.detach()
 
     def _average(self) -> None:
         mine, theirs = self.average.state_dict(), self.net.state_dict()
