@@ -5,6 +5,7 @@ that read the same file must agree on them.
 """
 
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -55,3 +56,11 @@ def pictures(n: int, seed: int, contrast: float) -> Tensor:
     field = nn.functional.interpolate(coarse, (32, 32), mode="bilinear")
     noise = 0.05 * torch.randn(n, 3, 32, 32, generator=generator)
     return ((contrast * field + noise + 0.5).clamp(0, 1) * 255).round().byte()
+
+
+def theirs(path: Path, device: str) -> Any:
+    """torch-fidelity's network with these weights: uint8 images -> pool (B, 2048), logits."""
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    layers = ["2048", "logits_unbiased"]
+    return FeatureExtractorInceptionV3("inception", layers, str(path)).to(device)

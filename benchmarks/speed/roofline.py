@@ -10,7 +10,6 @@ compiler joins operators that then ask for less.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -25,7 +24,7 @@ from benchmarks.speed.counting import Counter, count
 from benchmarks.speed.harness import LeftOut, Result, Times, Work, missing, repeat
 from benchmarks.speed.loops import Bare, Case
 from benchmarks.speed.networks import on_gpu
-from benchmarks.speed.roofs import Reached, Roof, best, copies, products
+from benchmarks.speed.roofs import Reached, Roof, best, copies, products, without_tf32
 from benchmarks.speed.training import flow_matching
 from flowbench import meters, solvers
 from flowbench.metrics import extractors
@@ -49,7 +48,7 @@ class Task:
 
 def measure(quick: bool, device: str = "cpu") -> Iterator[Result | LeftOut]:
     """The roofs, then training steps, samples of one evaluation, and Inception's features."""
-    with _exact(), tempfile.TemporaryDirectory() as folder:
+    with without_tf32(), tempfile.TemporaryDirectory() as folder:
         moving = best(copies(quick, device), device, quick)
         yield _roof("copies and sums of vectors", moving, "GB/s")
         roofs = {}
@@ -162,15 +161,3 @@ def _roof(words: str, found: Reached, unit: str) -> Result:
 def _loop(case: Case) -> Bare:
     """The step as ours is, which takes as long (see `training`)."""
     return Bare(case, flow_matching, 1000, fused=True if on_gpu(case.device) else None)
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Float32 in full: TF32, which cuDNN uses unless told otherwise, has another peak."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
