@@ -95,7 +95,7 @@ def couple(
     With `labels`, couplings are solved within each class, so that the noise of every class stays
     unit Gaussian, as it is when samples of one class are drawn.
     """
-    if not all(bound.isfinite() for bound in x.aminmax()):  # which hold any NaN
+    if len(x) and not all(bound.isfinite() for bound in x.aminmax()):  # which hold any NaN
         raise Diverged("data that are not finite cannot be coupled")
     index = torch.arange(len(x))
     for group in _groups(labels, len(x)):

@@ -13,6 +13,7 @@ from flowbench.step import Step
 if TYPE_CHECKING:
     from flowbench.training import Run
 
+# The last two for plugins that are older than `random_states`.
 __all__ = ["Opponent", "Step", "fit", "random_state", "set_random_state"]
 
 

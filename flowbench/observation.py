@@ -14,8 +14,8 @@ import numpy as np
 
 from flowbench import plugins
 from flowbench.events import Begun, Ended, Event, Point
-from flowbench.fitting import random_state, set_random_state
 from flowbench.plans import Plan, Setup
+from flowbench.random_states import random_state, set_random_state
 from flowbench.records import FlowbenchError, Score, digest, visible
 
 LEDGERS = "observers"  # a folder of the run: what each observer has been handed

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from flowbench import meters, plugins, resolution, runner
-from flowbench.fitting import random_state, set_random_state
 from flowbench.planning import Plan, Setup
+from flowbench.random_states import random_state, set_random_state
 from flowbench.records import ADAPTIVE
 from flowbench.sampling import Sampler
 from flowbench.short_run import MOST, Around, ShortRun, Timed

@@ -17,8 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from flowbench.training import Run
 
 # What the device has to answer before the host can go on: a number, a list, or a shape.
-OPERATORS = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal")
-METHODS = ("cpu", "numpy", "tolist")  # of a tensor; they call no operator where it is there already
+OPERATORS = (
+    *("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal"),
+    *("allclose", "bincount", "repeat_interleave"),
+)
+# Of a tensor; they call no operator where it is there already. `to` is missing: on the CPU nobody
+# can tell `.to("cpu")` from a move to where everything is.
+METHODS = ("cpu", "numpy", "tolist")
 # Lines that draw numbers on the host, whatever the device.
 ON_HOST = ("torch.arange(1.0, most + 1).multinomial(1)", "torch.rand(()).item()", "Beta(")
 

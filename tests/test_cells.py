@@ -4,13 +4,15 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from stored_rows import IMAGES, floor, put, score, spec, timed
 
 from flowbench.comparison.build import build
 from flowbench.comparison.cells import Maker
-from flowbench.records import RUN_LEVEL, Measured
+from flowbench.comparison.fingerprint import Reader
+from flowbench.records import RUN_LEVEL, Budget, Measured, Score
 from flowbench.report.sections import matrix
 
 
@@ -101,3 +103,13 @@ def test_a_reader_leaves_nothing_beside_the_database(database):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FLOWBENCH")}
     subprocess.run(line, check=True, env=environment, stdout=subprocess.DEVNULL)
     assert sorted(database.parent.iterdir()) == before and before
+
+
+def test_fields_are_those_of_a_run_that_lay_where_another_was():
+    """A Spec that nobody holds is freed, and the next may have its address."""
+    reader, protocol = Reader({}), {"ema": True}
+    for steps in range(1, 100):
+        run = replace(spec(), budget=Budget(steps, 2))
+        row = Measured("any", run, Score("fd", 1.0, 1, n=10, protocol=protocol), 1, 1, "")
+        assert reader.fields(row)["budget"] == f"{steps} x 2"
+        del row, run

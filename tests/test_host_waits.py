@@ -67,7 +67,19 @@ def copied(loss):
     return loss + loss.detach().cpu()
 
 
-@pytest.mark.parametrize("bad", [item, condition, masked, listed, copied])
+def close(loss):
+    return loss * torch.allclose(loss.detach(), loss.detach())
+
+
+def counts(loss):
+    return loss + 0 * loss.new_ones(3).long().bincount().sum()
+
+
+def repeats(loss):
+    return loss + 0 * loss.new_ones(2).repeat_interleave(loss.new_ones(2).long()).sum()
+
+
+@pytest.mark.parametrize("bad", [item, condition, masked, listed, copied, close, counts, repeats])
 def test_a_loss_that_waits_is_caught(bad):
     net, data = nn.Linear(6, 6), toy("vector")
     run = Unwaiting(BUDGET)

@@ -7,7 +7,7 @@ wall clock and the CPU time of the process are kept: on a busy machine the secon
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
@@ -27,6 +27,11 @@ class Times:
 
     seconds: tuple[float, ...]
     cpu: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[float, float]]) -> "Times":
+        """Those of (wall, CPU) seconds, a pair for each repeat."""
+        return cls(tuple(wall for wall, _ in pairs), tuple(cpu for _, cpu in pairs))
 
     @property
     def median(self) -> float:
@@ -122,7 +127,7 @@ def repeat(work: Work, repeats: int = 7, warmup: int = 1, clock: Clock = now) ->
     """The times of `work` over `repeats` calls, after `warmup` calls that do not count."""
     for _ in range(warmup):
         work()
-    return _times([_timed(work, clock) for _ in range(repeats)])
+    return Times.of([_timed(work, clock) for _ in range(repeats)])
 
 
 def alternate(
@@ -149,7 +154,7 @@ def alternate(
             pairs.append((_timed(ours, clock), second))
         else:
             pairs.append((_timed(ours, clock), _timed(theirs, clock)))
-    return _times([a for a, _ in pairs]), _times([b for _, b in pairs])
+    return Times.of([a for a, _ in pairs]), Times.of([b for _, b in pairs])
 
 
 def _timed(work: Work, clock: Clock) -> tuple[float, float]:
@@ -157,7 +162,3 @@ def _timed(work: Work, clock: Clock) -> tuple[float, float]:
     work()
     ended = clock()
     return ended[0] - begun[0], ended[1] - begun[1]
-
-
-def _times(pairs: list[tuple[float, float]]) -> Times:
-    return Times(tuple(wall for wall, _ in pairs), tuple(cpu for _, cpu in pairs))

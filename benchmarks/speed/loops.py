@@ -196,16 +196,12 @@ class Compared:
     @property
     def ours(self) -> Times:
         """Without the warm-up."""
-        return _times(self.all_ours[1:])
+        return Times.of(self.all_ours[1:])
 
     @property
     def theirs(self) -> Times:
         """Without the warm-up."""
-        return _times(self.all_theirs[1:])
-
-
-def _times(pairs: list[tuple[float, float]]) -> Times:
-    return Times(tuple(wall for wall, _ in pairs), tuple(cpu for _, cpu in pairs))
+        return Times.of(self.all_theirs[1:])
 
 
 def _each(blocks: list[tuple[float, float]], block: int) -> list[tuple[float, float]]:

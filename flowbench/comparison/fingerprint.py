@@ -94,7 +94,7 @@ class Reader:
         self._equal: dict[tuple, dict[str, str]] = {}  # one object for all that have the same
         self._names: dict[str, tuple[bool, bool]] = {}  # is it a cost, and one of speed
         self._kinds: dict[int, tuple[str, ...]] = {}  # by the identity of what is in `_known`
-        self._kept: list[Facts] = []  # so that no `id` is used twice
+        self._kept: list[object] = []  # so that no `id` is used twice
 
     def fields(self, row: Measured) -> dict[str, str]:
         """The fingerprint of a score; one object for all that have the same."""
@@ -115,7 +115,7 @@ class Reader:
 
     def _read(self, row: Measured, cost: bool, speed: bool) -> dict[str, str]:
         score, spec = row.score, row.spec
-        self._kept.append(score.protocol)
+        self._kept += [score.protocol, spec]
         found = of_metric(score.protocol, spec.data) | of_run(spec, score.n)
         if cost:
             del found["budget"]

@@ -437,6 +437,11 @@ def test_the_cost_has_the_bits_of_the_plain_formula_and_changes_nothing(n, shape
     assert torch.equal(noise, before[0]) and torch.equal(x, before[1])
 
 
+def test_no_rows_have_no_coupling():
+    none = torch.empty(0, 3)
+    assert coupling.couple(coupling.exact, none, none, None, torch.Generator()).shape == (0,)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_data_that_are_not_finite_are_refused(bad):
     x = torch.zeros(5, 3)

@@ -37,7 +37,7 @@ def store(database):
 def test_every_score_is_read_once_however_many_attempts_one_statement_takes(
     store, monkeypatch, many
 ):
-    monkeypatch.setattr(scores, "MANY", many, raising=False)
+    monkeypatch.setattr(scores, "MANY", many)
     read = store.measured()
     assert [row.run for row in read] == sorted(row.run for row in read)
     for seed in range(4):
