@@ -193,7 +193,7 @@ def _estimate(found: Sequence[Task], history: History, force: bool, setup: Setup
         counted |= {own, *task.shared}
 
 
-def ranks(found: Sequence[Task]) -> dict[str, float]:
+def priorities(found: Sequence[Task]) -> dict[str, float]:
     """By key: seconds from the start of a task to the end of the last that waits for it.
 
     Those that come first in this order keep the whole as short as it can be; a teacher always
@@ -220,7 +220,7 @@ def span(found: Sequence[Task], jobs: int, left: Callable[[Task], float] | None 
     By default that is its estimate, and nothing where there is none.
     """
     left = left or (lambda task: task.seconds or 0.0)
-    rank, now = ranks(found), 0.0
+    rank, now = priorities(found), 0.0
     waiting = sorted(found, key=lambda task: -rank[task.key])
     running: list[tuple[float, int, Task]] = []  # when it ends, and a number that breaks ties
     while waiting or running:

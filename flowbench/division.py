@@ -50,6 +50,7 @@ class Shared(Alone):
         """`tried` are the attempts until now, `left` tells whether the store lacks a score."""
         self._store, self._left, self._note = store, left, note
         self._before = max((attempt.id for attempt in tried), default=0)
+        self._open = {attempt.id for attempt in tried if attempt.outcome == "running"}
         self._watch, self._known, self._own = Watch(), dict[str, Holder](), set[int]()
         self._answered = time.monotonic()
 
@@ -78,7 +79,8 @@ class Shared(Alone):
         spec = task.plan.spec
         with suppress(FlowbenchError):
             tried = self._store.tried(spec.dataset, [spec.method], [spec.seed])
-            new = [t for t in tried if t.spec.key == task.key and t.id > self._before]
+            mine = [t for t in tried if t.spec.key == task.key]
+            new = [t for t in mine if t.id > self._before or t.id in self._open]
             last = next((t for t in reversed(new) if t.id not in self._own), None)
             if last is not None and last.outcome in SETTLED:
                 return f"{last.error or last.outcome} (in attempt {last.number}, elsewhere)"

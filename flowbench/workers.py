@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowbench import division
-from flowbench.agenda import Task, ranks
+from flowbench.agenda import Task, priorities
 from flowbench.engines import Engine, Handle
 from flowbench.execution import Ended, Opened
 from flowbench.heartbeat import Heart
@@ -66,8 +66,9 @@ class Crew:
 
         So they do on an interruption.
         """
-        rank = ranks([status.task for status in statuses])
+        rank = priorities([status.task for status in statuses])
         self._order = sorted(statuses, key=lambda status: -rank[status.task.key])
+        self._of = {id(status.task): status for status in statuses}
         self._running: list[tuple[Status, Handle]] = []
         self._looked, self._begun = 0.0, time.monotonic()
         with Heart(self.shared, self._lose) as self._heart:
@@ -127,7 +128,7 @@ class Crew:
     def _may_start(self, status: Status) -> bool:
         """Whether its teachers have ended and it would not wait for what another one makes."""
         task = status.task
-        teachers = [s for s in self._order if any(s.task is t for t in task.teachers)]
+        teachers = [self._of[id(t)] for t in task.teachers if id(t) in self._of]
         if time.monotonic() < status.rest or any(teacher.left for teacher in teachers):
             return False
         broken = next((t for t in teachers if t.word == "failed"), None)
@@ -156,6 +157,7 @@ class Crew:
                 if not worker.distant:
                     self._heart.add(message.attempt)
             else:
+                self._put(status, BUSY[not worker.queued])  # it began before it said so
                 status.progress = message if isinstance(message, Progress) else status.progress
                 self.watch(status, message if isinstance(message, str) else "")
         if worker.alive:

@@ -200,6 +200,8 @@ def tried(id, outcome, error=""):
         ([(8, "lost")], True, None),
         ([(8, "failed"), (9, "ok")], False, ""),
         ([(6, "failed")], True, None),  # before this suite began
+        ([(5, "ok")], False, ""),  # it was under way then
+        ([(5, "failed")], True, "because (in attempt 1, elsewhere)"),
         ([(8, "ok"), (10, "failed")], False, ""),  # the last is this suite's own
     ],
 )
@@ -207,7 +209,7 @@ def test_what_another_worker_has_ended_is_settled_here_too(outcomes, left, settl
     found, _ = shared(
         Fake([], tried=[tried(*words, "because") for words in outcomes]),
         lambda task: left,
-        before=[tried(7, "ok")],
+        before=[tried(5, "running"), tried(6, "failed"), tried(7, "ok")],
     )
     found.opened(10)
     assert found.settled(CELL) == settled

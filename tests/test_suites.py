@@ -246,7 +246,7 @@ def test_a_teacher_ranks_before_its_students_wherever_it_stands(tmp_path):
     assert [t.cell.row.label for t in named["LMM"].teachers] == ["EDM"]
     assert [t.cell.row.label for t in named["2-RF"].teachers] == ["1-RF"]
     assert not any(task.shared for task in tasks)
-    rank = agenda.ranks(tasks)
+    rank = agenda.priorities(tasks)
     assert rank[named["EDM"].key] > rank[named["LMM"].key]
     assert rank[named["1-RF"].key] == 18 and rank[named["2-RF"].key] == 9
 

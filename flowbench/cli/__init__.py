@@ -69,11 +69,9 @@ class Unwritten(click.ClickException):
 
     exit_code = UNWRITTEN
 
-    def __init__(self, error: OSError):
-        words = f"the output cannot be written: {error.strerror}"
-        if error.filename:
-            words = disk.line(error, visible(str(error.filename)))
-        super().__init__(words)
+    def __init__(self, error: OSError, words: str):
+        output = f"the output cannot be written: {error.strerror}"
+        super().__init__(visible(words) if error.filename else output)
 
 
 @contextmanager
@@ -82,11 +80,12 @@ def _room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in disk.CURES:
+        found = disk.unwritten(error)
+        if found is None:
             raise
         # What is left in the buffer would fail again when the process ends.
         sys.stdout = io.StringIO()
-        raise Unwritten(error) from error
+        raise Unwritten(error, str(found)) from error
 
 
 class Commands(click.Group):

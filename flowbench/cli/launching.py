@@ -19,7 +19,7 @@ class Launch:
     @property
     def far(self) -> bool:
         """Whether the jobs may run on other machines."""
-        return self.launcher.name != "local"
+        return self.launcher.far
 
     def fitting(self, device: str) -> int:
         """Jobs at once, where nobody has said how many."""
@@ -53,7 +53,7 @@ def of(ctx: click.Context) -> Launch:
 
     given = ctx.params
     launcher = launchers.parse(given["launcher"] or "local")
-    far = launcher.name != "local"
+    far = launcher.far
     if far and given["jobs"] is not None:
         raise click.UsageError(
             f"--jobs is of this machine: with --launcher {launcher.name}, write --max-jobs"

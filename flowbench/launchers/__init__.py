@@ -18,6 +18,7 @@ class Local:
     """Processes on this machine."""
 
     name: ClassVar[str] = "local"
+    far: ClassVar[bool] = False
     gpus: ClassVar[float] = 0
 
 
@@ -26,6 +27,7 @@ class Slurm:
     """Jobs of SLURM, each with these resources; what is not said is the cluster's default."""
 
     name: ClassVar[str] = "slurm"
+    far: ClassVar[bool] = True
     partition: str = ""  # where its nodes are
     gpus: int = 0  # per job
     cpus: int = 1  # per job
@@ -56,6 +58,7 @@ class Ray:
     """Tasks of a Ray cluster that runs already, each with these resources."""
 
     name: ClassVar[str] = "ray"
+    far: ClassVar[bool] = True
     address: str = "auto"  # HOST:PORT, ray://HOST:PORT, or that of this machine's cluster
     gpus: float = 0  # per job; may be a share of one
     cpus: float = 1  # per job
@@ -64,6 +67,10 @@ class Ray:
     def __post_init__(self) -> None:
         _require(self.name, self.gpus, self.cpus)
         _bytes(self.memory)
+        if self.gpus > 1 and self.gpus % 1:
+            raise FlowbenchError(f"--launcher ray,gpus={self.gpus:g}: take a share, or whole ones")
+        if any(number != round(number, 4) for number in (self.gpus, self.cpus)):
+            raise FlowbenchError("--launcher ray: gpus and cpus have at most four decimals")
 
     @property
     def resources(self) -> dict[str, float]:
@@ -86,7 +93,7 @@ def parse(word: str) -> Any:
 @contextmanager
 def opened(launcher: Any, terms: Terms) -> Iterator[Any]:
     """The engine of a launcher; raises FlowbenchError where its package or cluster is not here."""
-    if launcher.name == "local":
+    if not launcher.far:
         with here(terms.threads) as engine:
             yield engine
         return

@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +16,7 @@ from flowbench.launchers import errand, post
 
 GRACE = 60.0  # seconds that an interrupted job may take to store where it is
 LAG = 15.0  # seconds that a shared file system may be late
-PRIVATE = 0o700  # jobs know the password of the database
+SHARE = "put --db and --runs on a file system that all of them share"
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -39,9 +41,10 @@ class Job:
     superseded: bool = False
     queued: bool = True
     stopped: bool = False  # by its driver, which queues it no more
+    log: Path | None = None  # what it says on standard error; its output is beside it
     distant: ClassVar[bool] = True
     _last: Any = None
-    _over: float = field(default=0.0)
+    _over: float = 0.0
 
     @property
     def alive(self) -> bool:
@@ -116,13 +119,21 @@ class Office:
 
     def __init__(self, terms: Terms, gpus: float):
         self._terms, self._gpus, self._count = terms, gpus, 0
-        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        self.folder = terms.folder.resolve() / ".jobs" / stamp
+        self._folder: Path | None = None
         self.jobs: list[Job] = []
+
+    @property
+    def folder(self) -> Path:
+        """The folder, for nobody else: its files know the password of the database."""
+        if self._folder is None:
+            place = self._terms.folder.resolve() / ".jobs"
+            place.mkdir(parents=True, exist_ok=True)
+            stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-"
+            self._folder = Path(tempfile.mkdtemp(prefix=stamp, dir=place))
+        return self._folder
 
     def errand(self, job: Any, name: str) -> errand.Errand:
         """A job, packed for its way."""
-        self.folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         self._count += 1
         return errand.Errand(
             job=pickle.dumps(job),
@@ -134,22 +145,35 @@ class Office:
             places=tuple(map(os.path.abspath, sys.path)),
         )
 
+    def left(self) -> list[Job]:
+        """The jobs that are queued or run: one may be handed over that its crew has not seen."""
+        return [job for job in self.jobs if job.ended is None and not job.over()]
+
     def clear(self) -> None:
         """Remove what is no longer needed: all but the logs of jobs that did not end well."""
-        well = all(job.ended is not None and not job.ended.failure for job in self.jobs)
-        for path in self.folder.glob("*"):
-            if well or path.suffix in (".pkl", ".post"):
+        if self._folder is None:
+            return
+        logs = [job.log for job in self.jobs if job.log and not _well(job)]
+        kept = {*logs, *(log.with_suffix(".out") for log in logs)}
+        for path in self._folder.glob("*"):
+            if path not in kept:
                 path.unlink(missing_ok=True)
-        for folder in (self.folder, self.folder.parent):
+        for folder in (self._folder, self._folder.parent):
             with suppress(OSError):
                 folder.rmdir()  # unless there are logs, or other drivers have theirs there
 
 
+def _well(job: Job) -> bool:
+    """Whether a job has ended well, or because its driver asked it to."""
+    return job.stopped if job.ended is None else not job.ended.failure
+
+
 def stop(jobs: Sequence[Job], every: float) -> None:
     """End jobs: first they may store where they are; looks are so many seconds apart."""
-    for job in jobs:
-        job.stopped = True
-        job.terminate()
+    with unbroken():
+        for job in jobs:
+            job.stopped = True
+            job.terminate()
     deadline = time.monotonic() + GRACE
     while not all(job.over() for job in jobs) and time.monotonic() < deadline:
         time.sleep(every)
@@ -158,11 +182,37 @@ def stop(jobs: Sequence[Job], every: float) -> None:
             job.kill()
 
 
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Let a first Ctrl-C or SIGTERM wait until what is asked of an engine has been done.
+
+    Else a job could be handed over of which nobody knows the number. Programs that are started
+    meanwhile do not hear a Ctrl-C.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, frame: Any) -> None:
+        if heard:
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, hear)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, handlers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
 def warn_of(terms: Terms) -> None:
     """Say so where other machines would not see the runs."""
     place = str(terms.folder.resolve())
     if place.startswith(TEMPORARY):
-        terms.note(
-            f"jobs on other machines do not see {place}: put --db and --runs on a file system"
-            " that all of them share"
-        )
+        terms.note(f"jobs on other machines do not see {place}: {SHARE}")

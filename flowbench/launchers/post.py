@@ -1,13 +1,11 @@
 """What a job says on its way, through a file that its node and the driver both see."""
 
+import base64
 import pickle
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,11 @@ class Paused:
 
 
 def send(path: str, message: Any) -> None:
-    """Add a message; a file that cannot be written costs no more than that."""
-    data = pickle.dumps(message)
+    """Add a message as a line; a file that cannot be written costs no more than that."""
+    line = base64.b64encode(pickle.dumps(message))
     try:
         with open(path, "ab") as file:
-            file.write(LENGTH.pack(len(data)) + data)
+            file.write(b"\n" + line + b"\n")  # the first ends what a full disk has cut short
     except OSError:
         pass  # the scores are what counts
 
@@ -39,18 +37,25 @@ class Box:
         self.path, self._at = path, 0
 
     def new(self) -> Iterator[Any]:
-        """The messages since the last look; one that is cut short is left for the next."""
+        """The messages since the last look.
+
+        One that is not yet whole is left for the next, one that is damaged is passed over.
+        """
         try:
             with open(self.path, "rb") as file:
                 file.seek(self._at)
                 data = file.read()
         except OSError:
             return
-        while len(data) >= LENGTH.size:
-            (size,) = LENGTH.unpack_from(data)
-            whole = LENGTH.size + size
-            if len(data) < whole:
-                return
-            self._at += whole
-            yield pickle.loads(data[LENGTH.size : whole])
-            data = data[whole:]
+        whole = data[: data.rfind(b"\n") + 1]
+        self._at += len(whole)
+        found = map(_message, whole.split(b"\n"))
+        yield from (message for message in found if message is not None)
+
+
+def _message(line: bytes) -> Any:
+    """What was sent as this line; None for none, and for one that is damaged."""
+    try:
+        return pickle.loads(base64.b64decode(line, validate=True)) if line else None
+    except Exception:  # a damaged pickle raises anything
+        return None

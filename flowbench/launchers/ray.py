@@ -19,6 +19,7 @@ from flowbench.records import FlowbenchError
 
 MISSING = "--launcher ray needs the package ray: pip install ray"
 ABSENT = "start one with: ray start --head (and on other machines: ray start --address HOST:6379)"
+CLOSED = "where it asks for a token, export RAY_AUTH_MODE=token; else"
 KNOCK = 5.0  # seconds
 
 
@@ -45,7 +46,7 @@ class Job(far.Job):
         return self._result is not None
 
     def lag(self) -> float:
-        """None: what is returned is there with the end."""
+        """No time: what is returned is there with the end."""
         return 0.0
 
     def word(self) -> Any:
@@ -74,9 +75,10 @@ class Job(far.Job):
         known = ray.exceptions
         if error is None or isinstance(error, known.TaskCancelledError):
             return Death("interrupted", faults.words(faults.INTERRUPTED, False), True)
-        line = str(error).strip().partition("\n")[0]
-        words = f"its Ray worker ended: {type(error).__name__}: {line}"
-        return Death("lost", words, not isinstance(error, known.RayTaskError))
+        raised = isinstance(error, known.RayTaskError)  # a trace, whose last line says what
+        lines = str(error).strip().splitlines() or [""]
+        words = f"its Ray worker ended: {type(error).__name__}: {lines[-1 if raised else 0]}"
+        return Death("lost", words, not raised)
 
 
 class Ray:
@@ -114,7 +116,7 @@ class Ray:
 
     def stop(self, jobs: Sequence[Job]) -> None:
         """Cancel them all: what is queued is gone, what runs stores where it is."""
-        far.stop(jobs, 0.1)
+        far.stop(self._office.left(), 0.1)
 
 
 @contextmanager
@@ -147,7 +149,8 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise FlowbenchError(f"there is no Ray cluster at {address}: {ABSENT}") from error
+        words = f"there is no Ray cluster at {address} that takes this process"
+        raise FlowbenchError(f"{words}: {CLOSED} {ABSENT}") from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

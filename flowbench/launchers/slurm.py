@@ -1,10 +1,11 @@
 """Jobs of SLURM, by submitit; its executor on this machine stands in where there is no SLURM."""
 
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from flowbench.records import FlowbenchError
 
 MISSING = "--launcher slurm needs the package submitit: pip install submitit"
 WARNING = 120  # seconds before its limit when a job is asked to store where it is
+UNLOGGED = 53  # what SLURM's exit code says where a node cannot open the log
+ASK = "ask for more, such as --launcher slurm,memory=64G"
 TIMES = 1000  # that a job may reach its limit of time: it goes on from where it was
 
 
@@ -24,6 +27,7 @@ class Job(far.Job):
 
     queue: Any  # a Queue or a Stand
     given: Any  # submitit's
+    _state: str = ""  # as of the last look
 
     @property
     def _result(self) -> Path:
@@ -34,7 +38,8 @@ class Job(far.Job):
         if self._result.exists():
             return True
         state = self.queue.state(self.given.job_id)
-        self.queued = self.queued or state in queues.WAITING
+        if state != self._state:  # what was seen before its begin says nothing after it
+            self._state, self.queued = state, self.queued or state in queues.WAITING
         return state not in queues.UP
 
     def word(self) -> Any:
@@ -64,7 +69,7 @@ class Job(far.Job):
 
     def death(self) -> Death:
         """How it ended, by its state and its exit code."""
-        number, log = self.given.job_id, self.given.paths.stderr
+        number, log = self.given.job_id, self.log
         state, (outcome, trace) = self.queue.state(number), self._outcome()
         if outcome == "error":
             line = trace.strip().splitlines()[-1]
@@ -72,11 +77,26 @@ class Job(far.Job):
         if state == "CANCELLED":
             return Death("interrupted", f"its job {number} was cancelled (scancel)", False)
         if state in queues.BROKEN:
-            return Death("lost", f"its job {number} ended as {state}; its log: {log}", True)
+            more = f": {ASK}" if state == "OUT_OF_MEMORY" else ""
+            return Death("lost", f"its job {number} ended as {state}{more}; its log: {log}", True)
         code = self.queue.code(number)
+        if code == -UNLOGGED:
+            words = f"the node of its job {number} does not see {log}: {far.SHARE}"
+            return Death("failed", words, False)
         words = faults.words(code, False) if code else f"its job ended as {state}"
         fault = faults.of_exit(code) or not code
-        return Death(faults.outcome(code) if code else "lost", f"{words}; its log: {log}", fault)
+        words = f"{words}; its log: {log}{_end(log) if code and code > 0 else ''}"
+        return Death(faults.outcome(code) if code else "lost", words, fault)
+
+
+def _end(log: Path | None) -> str:
+    """The last line of a log, if it can be read."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log else []
+    except OSError:
+        return ""
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return last and f", which ends with: {last}"
 
 
 class Slurm:
@@ -85,7 +105,9 @@ class Slurm:
     def __init__(self, launcher: Any, terms: far.Terms):
         self._office = far.Office(terms, launcher.gpus)
         self._launcher, self._terms = launcher, terms
-        self._queue: Any = queues.Queue() if launcher.executor == "slurm" else queues.Stand()
+        self._queue: Any = (
+            queues.Queue(terms.note) if launcher.executor == "slurm" else queues.Stand()
+        )
         self._executor: Any = None
         self.close = self._office.clear
 
@@ -100,20 +122,24 @@ class Slurm:
         self._executor = self._executor or self._opened()
         if self._launcher.executor == "slurm":
             self._executor.update_parameters(job_name=f"fb-{name}")
+        # A process of this machine would have the signals blocked for all its life.
+        whole = far.unbroken() if self._launcher.executor == "slurm" else nullcontext()
         try:
-            with limited(self._terms.threads):
-                given = self._submitted(errand)
+            with limited(self._terms.threads), whole, _outside():
+                return self._taken(box, self._submitted(errand))
         except FlowbenchError as error:
             if not self._office.jobs:
                 raise
             return far.Refused(box, str(error))
-        return self._taken(box, given)
 
     def _taken(self, box: post.Box, given: Any) -> Job:
         found = Job(box)
         found.queue, found.given = self._queue, given
+        found.log = Path(given.paths.stderr)
         if isinstance(self._queue, queues.Stand):
             self._queue.jobs[given.job_id] = given
+        if not self._office.jobs:
+            self._terms.note(f"logs of the jobs, by their numbers: {self._office.folder}")
         self._office.jobs.append(found)
         return found
 
@@ -123,9 +149,9 @@ class Slurm:
         try:
             return self._executor.submit(errand)
         except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-            lines = [line for line in str(error).splitlines() if "error" in line.lower()]
-            said = lines[-1] if lines else str(error).strip().splitlines()[-1]
-            raise FlowbenchError(f"SLURM takes no job: {said.strip()}") from error
+            lines = str(error).strip().splitlines() or [str(error.__cause__)]
+            said = [line for line in lines if "error" in line.lower()] or lines
+            raise FlowbenchError(f"SLURM takes no job: {said[-1].strip()}") from error
 
     def _opened(self) -> Any:
         import submitit
@@ -149,7 +175,7 @@ class Slurm:
 
     def stop(self, jobs: Sequence[Job]) -> None:
         """Cancel them all: what is queued is gone, what runs stores where it is."""
-        far.stop(jobs, min(self._queue.every, 1.0))
+        far.stop(self._office.left(), min(self._queue.every, 1.0))
 
 
 def resources(asked: Any) -> dict[str, Any]:
@@ -160,6 +186,18 @@ def resources(asked: Any) -> dict[str, Any]:
     found |= {"gpus_per_node": asked.gpus} if asked.gpus else {}
     more = {"mem": asked.memory} if asked.memory else {}
     return found | {"additional_parameters": {"requeue": True, **more}}
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """Hide that this process is in a job of SLURM: what that asked for is not for the next one."""
+    inside = "SLURM_JOB_ID" in os.environ
+    names = [n for n in os.environ if inside and n.startswith("SLURM_") and n != "SLURM_CONF"]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextmanager

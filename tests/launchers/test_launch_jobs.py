@@ -1,17 +1,19 @@
-"""The driver's side of jobs: their messages, the queue's answers, and how an end is read."""
+"""The driver's side of jobs: their messages, their files, and what their crew makes of them."""
 
+import base64
 import os
 import pickle
+import signal
 import stat
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from flowbench import launchers
+from flowbench import workers
 from flowbench.execution import Ended, Opened
-from flowbench.launchers import Terms, errand, far, post, queues, slurm
-from flowbench.records import FlowbenchError
+from flowbench.launchers import Terms, errand, far, post
 from flowbench.training import Progress
 
 
@@ -29,6 +31,20 @@ def test_messages_come_whole_in_their_order_and_once(tmp_path):
     path.write_bytes(longer)
     assert list(box.new()) == [Ended("why")] and list(box.new()) == []
     assert len(whole) < len(longer)
+
+
+def test_a_damaged_message_is_passed_over_and_the_next_is_heard(tmp_path):
+    path = tmp_path / "post"
+    box = post.Box(path)
+    post.send(str(path), post.Begun("host"))
+    path.write_bytes(path.read_bytes()[:-9])  # the disk was full for a moment
+    post.send(str(path), Opened(7))
+    assert list(box.new()) == [Opened(7)]
+    with path.open("ab") as file:
+        file.write(bytes(64))  # as a network file system may show what is not there yet
+        file.write(b"\n" + base64.b64encode(b"no pickle") + b"\n")
+    post.send(str(path), Ended("why"))
+    assert list(box.new()) == [Ended("why")]
 
 
 class Job(far.Job):
@@ -61,6 +77,40 @@ def test_one_that_was_asked_to_end_is_queued_again(tmp_path):
         assert list(job.read()) == [] and job.queued == queued
 
 
+class Queueing:
+    """An engine whose job says all at once, after a while in its queue."""
+
+    def start(self, task, name):
+        self.job = Job(post.Box(task.box))
+        return self.job
+
+    def wait(self, jobs, seconds):
+        for message in (post.Begun("a"), Progress("train", 1, 2, 0.5), "a note", Ended()):
+            post.send(str(self.job.box.path), message)
+        self.job.done = True
+
+    def stop(self, jobs):
+        assert not jobs
+
+
+def test_a_job_that_has_begun_is_shown_as_running_before_its_progress(tmp_path):
+    plan = SimpleNamespace(spec=SimpleNamespace(name="name"))
+    task = SimpleNamespace(plan=plan, key="key", teachers=[], shared=set(), box=tmp_path / "post")
+    task.seconds, seen = 1.0, []
+
+    def watch(status, note):
+        seen.append((status.word, note, status.progress is not None))
+
+    workers.Crew(Queueing(), lambda task: task, 1, watch).run([workers.Status(task)])
+    assert seen == [
+        ("queued", "", False),
+        ("running", "", False),
+        ("running", "", True),
+        ("running", "a note", True),
+        ("done", "", True),
+    ]
+
+
 def test_a_late_file_system_is_waited_for(tmp_path, monkeypatch):
     job = Job(post.Box(tmp_path / "post"))
     job.done = True
@@ -82,119 +132,48 @@ def test_a_password_is_in_no_name_and_in_no_file_of_others(tmp_path, monkeypatch
     assert pickle.loads(pickle.loads(pickle.dumps(packed)).job)["url"].endswith("@host/db")
 
 
-def test_what_is_kept_of_jobs_that_failed_is_their_log(tmp_path):
+def test_no_two_drivers_share_a_folder(tmp_path):
+    before = os.umask(0)
+    try:
+        found = [far.Office(Terms(tmp_path), 0).folder for _ in range(2)]
+    finally:
+        os.umask(before)
+    assert found[0] != found[1], "of the same second and process"
+    assert {stat.S_IMODE(os.stat(each).st_mode) for each in found} == {0o700}
+
+
+def test_what_is_kept_is_the_log_of_each_job_that_failed(tmp_path):
     office = far.Office(Terms(tmp_path), 0)
     office.errand({}, "name")
-    office.jobs.append(SimpleNamespace(ended=Ended("why")))
-    for name in ("1_submitted.pkl", "1-name.post", "1_0_log.err"):
-        (office.folder / name).write_text("")
+    ends = (Ended("why"), Ended(), None, None)
+    for number, end in enumerate(ends, 1):
+        log = office.folder / f"{number}_0_log.err"
+        office.jobs.append(SimpleNamespace(ended=end, log=log, stopped=number == 4))
+        for name in ("submitted.pkl", "submission.sh", "0_log.err", "0_log.out"):
+            (office.folder / f"{number}_{name}").write_text("")
+    (office.folder / "1-name.post").write_text("")
     office.clear()
-    assert [path.name for path in office.folder.iterdir()] == ["1_0_log.err"]
-    office.jobs[0].ended = Ended()
+    kept = sorted(path.name for path in office.folder.iterdir())
+    assert kept == ["1_0_log.err", "1_0_log.out", "3_0_log.err", "3_0_log.out"]
+    office.jobs = office.jobs[1:2]
     office.clear()
     assert not (tmp_path / ".jobs").exists()
 
 
-@pytest.fixture
-def squeue(tmp_path, monkeypatch):
-    """A cluster that answers with what a test writes down."""
-
-    def answer(text="", code=0, error="", exit="0:0"):
-        for name, said in (("squeue", text), ("scontrol", f"JobId=1 ExitCode={exit} X=1")):
-            script = f"#!/bin/sh\necho '{said}'\necho '{error}' >&2\nexit {code}\n"
-            (tmp_path / name).write_text(script)
-            (tmp_path / name).chmod(0o755)
-
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(queues.Queue, "every", 0.0)
-    answer()
-    return answer
-
-
-def test_the_queue_is_asked_once_for_all_and_a_silence_changes_nothing(squeue):
-    queue = queues.Queue()
-    assert queue.state("1") == "", "not seen yet"
-    squeue("1|PENDING\n2|RUNNING")
-    assert (queue.state("1"), queue.state("2")) == ("PENDING", "RUNNING")
-    squeue("", code=1, error="slurm_load_jobs error: Unable to contact slurm controller")
-    assert queue.state("1") == "PENDING", "the controller is away"
-    squeue("1|COMPLETED")
-    assert (queue.state("1"), queue.state("2")) == ("COMPLETED", "GONE")
-    squeue("", code=1, error="slurm_load_jobs error: Invalid job id specified")
-    assert queue.state("1") == "COMPLETED", "it is not asked again"
-    assert queue.state("3") == "GONE"
-
-
-def given(tmp_path):
-    """A job of SLURM without a result."""
-    paths = SimpleNamespace(result_pickle=tmp_path / "result.pkl", stderr=tmp_path / "err")
-    found = slurm.Job(post.Box(tmp_path / "post"))
-    found.queue, found.given = queues.Queue(), SimpleNamespace(paths=paths, job_id="1")
-    return found
-
-
-@pytest.mark.parametrize(
-    "state, exit, outcome, fault, words",
-    [
-        ("CANCELLED", "0:15", "interrupted", False, "was cancelled (scancel)"),
-        ("NODE_FAIL", "0:0", "lost", True, "ended as NODE_FAIL"),
-        ("OUT_OF_MEMORY", "0:125", "lost", True, "ended as OUT_OF_MEMORY"),
-        ("FAILED", "137:0", "lost", True, "was killed by SIGKILL"),
-        ("FAILED", "139:0", "failed", False, "was killed by SIGSEGV"),
-        ("FAILED", "143:0", "interrupted", True, "was asked to end from outside"),
-        ("FAILED", "7:0", "failed", False, "ended with exit code 7"),
-    ],
-)
-def test_how_a_job_ended_without_a_word(tmp_path, squeue, state, exit, outcome, fault, words):
-    squeue(f"1|{state}", exit=exit)
-    job = given(tmp_path)
-    assert job.over()
-    death = job.death()
-    assert (death.outcome, death.fault) == (outcome, fault) and words in death.words
-
-
-def test_a_job_that_waits_again_is_queued(tmp_path, squeue):
-    job = given(tmp_path)
-    job.queued = False
-    squeue("1|PENDING")
-    assert not job.over() and job.queued
-
-
-@pytest.fixture
-def sbatch(tmp_path, monkeypatch):
-    """An engine over a cluster that takes the jobs with these numbers, and refuses others."""
-    pytest.importorskip("submitit")
-    (tmp_path / "srun").write_text("")
-    (tmp_path / "srun").chmod(0o755)
-    script = tmp_path / "sbatch"
-    script.write_text(
-        f"#!/bin/sh\ncd {tmp_path}; echo x >> asked; cat $1 > last\n"
-        'n=$(wc -l < asked); [ -f "no$n" ] || { echo "Submitted batch job $n"; exit 0; }\n'
-        "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1\n"
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    words = "slurm,partition=x,memory=2G,time=2h"
-    with slurm.opened(launchers.parse(words), Terms(tmp_path / "runs")) as engine:
-        yield engine
-
-
-def test_the_first_job_that_slurm_refuses_ends_the_command(sbatch, tmp_path):
-    (tmp_path / "no1").touch()
-    with pytest.raises(FlowbenchError, match=r"SLURM takes no job: .*invalid partition"):
-        sbatch.start({}, "name")
-
-
-def test_a_later_one_is_a_fault_that_may_pass(sbatch, tmp_path, squeue):
-    (tmp_path / "no2").touch()
-    assert sbatch.start({}, "one").given.job_id == "1"
-    script = (tmp_path / "last").read_text()
-    for words in ("partition=x", "mem=2G", "time=120", "signal=USR2@120", "requeue", "fb-one"):
-        assert f"#SBATCH --{words}" in script or words in script.split("job-name=")[1], words
-    refused = sbatch.start({}, "two")
-    assert not refused.alive
-    (last,) = refused.read()
-    assert last.kind == "fault" and "invalid partition" in last.failure
+def test_a_first_ctrl_c_waits_until_the_engine_was_asked_and_a_second_does_not():
+    done = []
+    with pytest.raises(KeyboardInterrupt), far.unbroken():
+        signal.raise_signal(signal.SIGINT)
+        mask = subprocess.run(["grep", "SigBlk", "/proc/self/status"], capture_output=True).stdout
+        done.append(int(mask.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+    assert done == [1], "a program that was started meanwhile heard it"
+    with pytest.raises(KeyboardInterrupt), far.unbroken():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # another thread hears it
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        done.append(2)
+    assert done == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_checkpoint_is_the_same_errand(tmp_path):

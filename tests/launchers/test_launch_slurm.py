@@ -49,7 +49,8 @@ def test_a_suite_over_sbatch_is_cancelled_requeued_and_gone_on_with(
     slurm("scontrol", "requeue", number(slurm, "cfm"))
     output = launched.ended(process, 0)
     assert "queued EDM" not in output, "only what is missing is submitted"
-    assert output.count("queued CFM") == output.count("start CFM") == 2
+    # One look may have met its begin and its return to the queue at once.
+    assert 1 <= output.count("queued CFM") == output.count("start CFM") <= 2
     of_cfm = [outcome for method, outcome in launched.outcomes(tmp_path) if method == "cfm"]
     assert of_cfm == ["interrupted", "interrupted", "ok"]
     assert launched.scores(tmp_path) == undisturbed

@@ -51,3 +51,17 @@ def test_a_job_that_is_pre_empted_is_queued_again_and_one_that_is_cancelled_gone
     output = launched.ended(start(tmp_path, *FAR), 0)
     assert launched.outcomes(tmp_path)[2:] == [("cfm", "ok")]
     assert launched.scores(tmp_path) == launched.of(undisturbed, "cfm")
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_killed_driver_go_on_and_the_next_one_makes_nothing_twice(
+    tmp_path, start, undisturbed
+):
+    launched.write(tmp_path, launched.HEAD + launched.CFM)
+    killed = start(tmp_path, *FAR)
+    launched.training(tmp_path, killed)
+    killed.kill()
+    output = launched.ended(start(tmp_path, *FAR), 0)
+    assert order(output, "elsewhere CFM", "done CFM") and "queued" not in output
+    assert launched.outcomes(tmp_path) == [("cfm", "ok")]
+    assert launched.scores(tmp_path) == launched.of(undisturbed, "cfm")

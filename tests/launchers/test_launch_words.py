@@ -28,6 +28,8 @@ def suite(tmp_path):
         ("slurm,memory=32", "'32' is no memory: write it as 32G or 500M"),
         ("slurm,partition", "write NAME=VALUE instead of 'partition'"),
         ("ray,memory=G", "'G' is no memory"),
+        ("ray,gpus=1.5", "--launcher ray,gpus=1.5: take a share, or whole ones"),
+        ("ray,cpus=0.00001", "at most four decimals"),
         ("local,jobs=2", "no option of launcher local called 'jobs'"),
     ],
 )
@@ -75,6 +77,21 @@ def test_without_slurm_one_line_says_so(flowbench, suite, monkeypatch, tmp_path)
 def test_an_address_where_nobody_listens_is_one_line_at_once(flowbench, suite):
     code, output = flowbench("run", "--suite", suite, "--launcher", "ray,address=127.0.0.1:1")
     assert code == 2 and "there is no Ray cluster at 127.0.0.1:1: start one" in output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not here")
+def test_an_error_in_a_worker_of_ray_is_named_by_its_last_line(tmp_path):
+    from ray.exceptions import RayTaskError
+
+    from flowbench.launchers import post
+    from flowbench.launchers.ray import Job
+
+    trace = "ray::run() (pid=7)\n  File x\nModuleNotFoundError: No module named 'flowbench'"
+    job = Job(post.Box(tmp_path / "post"))
+    job._result = None, RayTaskError("run", trace, ModuleNotFoundError("x"))
+    death = job.death()
+    assert death.words.endswith("ModuleNotFoundError: No module named 'flowbench'")
+    assert not death.fault, "it would come again"
 
 
 def test_a_plan_of_other_machines_asks_none_of_them(flowbench, suite):
