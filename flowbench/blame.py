@@ -116,3 +116,19 @@ def memory(plan: Any) -> Iterator[None]:
         batch = plan.spec.budget.batch
         cure = f"give a smaller --batch than {batch}, or a smaller --network"
         raise RunFailed(f"out of memory: {place}{words}; {cure}") from error
+
+
+def told(error: Exception, plan: Any, log: Path) -> str:
+    """The error at hand in one line; of one that is not meant for users, the plugin's own line.
+
+    The traceback of the latter goes to the file `log`.
+    """
+    if isinstance(error, FlowbenchError):
+        return str(error)
+    if unwritten := disk.unwritten(error):
+        return str(unwritten)
+    try:
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError as trouble:
+        return f"{line(error, plan.method)} (its traceback cannot be kept: {trouble})"
+    return f"{line(error, plan.method)} (traceback in {log})"

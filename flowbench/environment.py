@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from flowbench import git, ranks
+from flowbench import git, ranks, torchrun
 from flowbench.records import FlowbenchError
 
 
@@ -23,9 +23,9 @@ def device(word: str) -> str:
     """
     if word == "auto":
         word = "cuda" if torch.cuda.is_available() else "cpu"
-    if word.startswith("cuda:") and ranks.launched() > 1:
+    if word.startswith("cuda:") and torchrun.launched() > 1:
         raise FlowbenchError(f"every process has a GPU of its own: give --device cuda, not {word}")
-    word = f"cuda:{ranks.place()}" if word == "cuda" else word
+    word = f"cuda:{torchrun.place()}" if word == "cuda" else word
     try:
         chosen = torch.device(word)
         if chosen.type not in ("cpu", "cuda"):

@@ -1,6 +1,5 @@
 """One run carried out against the database: what is missing is made, and how it ended is stored."""
 
-import traceback
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,6 @@ import torch
 
 from flowbench import (
     blame,
-    disk,
     environment,
     faults,
     following,
@@ -22,7 +20,7 @@ from flowbench import (
 from flowbench.events import Begun
 from flowbench.planning import Plan, Request, Setup
 from flowbench.protocol import Key
-from flowbench.records import Artifact, FlowbenchError, Score
+from flowbench.records import Artifact, Score
 from flowbench.store import Store
 from flowbench.store.attempts import Attempt
 from flowbench.store.leases import Held, Superseded
@@ -123,7 +121,7 @@ def execute(
                 _make(store, plan, heard, missing(), attempt)
     except Exception as error:
         caught(error)
-        return _why(error, plan, setup)
+        return blame.told(error, plan, setup.folder / f"{plan.spec.name}.error.log")
     return ""
 
 
@@ -180,15 +178,6 @@ def _make(store: Store, plan: Plan, setup: Setup, todo: set[Key], attempt: Attem
                 setup.observe(made)
 
 
-def _why(error: Exception, plan: Plan, setup: Setup) -> str:
-    """The error at hand in one line; of one that is not meant for users, the plugin's own line."""
-    if isinstance(error, FlowbenchError):
-        return str(error)
-    if unwritten := disk.unwritten(error):
-        return str(unwritten)
-    return f"{blame.line(error, plan.method)} ({_log(plan, setup)})"
-
-
 def _settled(store: Store, plan: Plan, say: Callable[[str], None]) -> str:
     """Say that all is there; a run that diverged stays a failure until --force mends it."""
     tried = [t for t in store.tried(plan.spec.dataset) if t.run == plan.spec.name]
@@ -203,13 +192,3 @@ def _keep(attempt: Attempt, made: Score | Artifact) -> None:
         attempt.artifact(made.role, made.path, made.sha256, made.bytes)
     else:
         attempt.add(made)
-
-
-def _log(plan: Plan, setup: Setup) -> str:
-    """Write the traceback of the exception at hand beside the run, and say where."""
-    path = setup.folder / f"{plan.spec.name}.error.log"
-    try:
-        path.write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError as error:
-        return f"its traceback cannot be kept: {error}"
-    return f"traceback in {path}"

@@ -6,9 +6,9 @@ All go through `runner.run`, whose steps meet; what the others yield is what the
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from flowbench import ranks, runner
+from flowbench import blame, ranks, runner, torchrun
 from flowbench.planning import Plan, Setup
-from flowbench.records import Diverged
+from flowbench.records import Diverged, FlowbenchError, RunFailed
 
 
 @contextmanager
@@ -29,17 +29,32 @@ def led(generation: int) -> Iterator[None]:
 
 
 def follow(plans: Sequence[Plan], setup: Setup) -> None:
-    """Do what the first rank does of these plans, and keep nothing of it."""
+    """Do what the first rank does of these plans, and keep nothing of it.
+
+    Raises RunFailed, in one line, for what went wrong in a plugin.
+    """
     for plan in plans:
         while (generation := ranks.told(0)) > 0:
-            with suppress(Diverged):
+            with suppress(Diverged), _blamed(plan, setup), blame.memory(plan):
                 for _ in runner.run(plan, setup, set(), generation):
                     pass
 
 
+@contextmanager
+def _blamed(plan: Plan, setup: Setup) -> Iterator[None]:
+    try:
+        yield
+    except FlowbenchError:
+        raise
+    except Exception as error:
+        own = ranks.own()
+        log = setup.folder / f"{plan.spec.name}.error-{own}.log"
+        raise RunFailed(f"rank {own}: {blame.told(error, plan, log)}") from error
+
+
 def settle() -> bool:
     """Tell the others that the plan at hand is done; whether the first can go on with them."""
-    if ranks.launched() > 1 and ranks.count() == 1:
+    if torchrun.launched() > 1 and ranks.count() == 1:
         return False
     ranks.told(0)
     return True

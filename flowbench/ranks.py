@@ -5,7 +5,6 @@ All of them go through the same steps: what is drawn, trained and decided is the
 only the first one writes. Values travel over the processors (gloo), gradients between the devices.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor
 from torch import distributed as processes
 
+from flowbench import torchrun
 from flowbench.pairwise import Pairwise
 from flowbench.records import FlowbenchError, RunFailed
 
 PATIENCE = timedelta(days=7)  # one rank may work while the others wait; torchrun ends the dead
+GONE = ("closed by peer", "reset by peer", "Broken pipe")  # what gloo says of a dead process
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 
@@ -50,39 +51,30 @@ class Part:
         """Whether it is all there is."""
         return len(self) == self.total
 
+    @property
+    def even(self) -> bool:
+        """Whether it can be halved, and all that is before it and behind it."""
+        return not (self.start % 2 or self.stop % 2 or self.total % 2)
+
     def cut(self, start: int, stop: int) -> "Part":
         """The part whose rows are `start` to `stop` of these."""
         return Part(self.start + start, self.start + stop, self.total)
 
 
-def launched() -> int:
-    """How many processes `torchrun` has started for this run; 1 without it.
-
-    Raises FlowbenchError where its variables make no sense.
-    """
-    word = os.environ.get("WORLD_SIZE", "1")
-    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
-        return 1  # some schedulers set a size of their own
-    if not word.isdecimal() or not os.environ["RANK"].isdecimal():
-        raise FlowbenchError(f"WORLD_SIZE={word!r} is not what torchrun sets: start by torchrun")
-    return int(word)
-
-
-def place() -> int:
-    """The number of this process among those of its machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if launched() > 1 else 0
-
-
 @contextmanager
 def joined(place: str) -> Iterator[None]:
     """Be one of the processes that `torchrun` has started, on the device `place`, in the block."""
-    if launched() == 1:
+    if torchrun.launched() == 1:
         yield
         return
     if place.startswith("cuda"):
         torch.cuda.set_device(place)
     backend = "cpu:gloo,cuda:nccl" if place.startswith("cuda") else "gloo"
-    processes.init_process_group(backend, timeout=PATIENCE)
+    store, rank, world = torchrun.met()
+    with _together():
+        processes.init_process_group(
+            backend, store=store, rank=rank, world_size=world, timeout=PATIENCE
+        )
     try:
         yield
     finally:
@@ -125,13 +117,16 @@ def part(total: int, unit: int = 1) -> Part:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Say in a line that another process is gone, which is all that its failure shows here."""
+    """Say in a line that the processes do not hear each other, mostly since one of them is gone."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise RunFailed(
-            f"another process of this run has ended (rank {own()} was left alone): see its message"
-        ) from error
+        text = f"another process of this run has ended (rank {own()} was left alone)"
+        if not any(words in str(error) for words in GONE):
+            text = f"rank {own()} cannot talk to the other processes ({torchrun.reason(error)})"
+        raise RunFailed(f"{text}: see its message") from error
 
 
 def wait() -> None:
@@ -164,7 +159,17 @@ def decided(make: Callable[[], Value]) -> Value:
 
     An error that is meant for users is raised on all.
     """
-    return agreed(make if first() else None)[0]
+    value, error = None, None
+    try:
+        value = make() if first() else None
+    except FlowbenchError as caught:
+        if count() == 1:
+            raise
+        error = caught
+    value, error = told((value, error))
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
 
 
 def agreed(make: Callable[[], Value] | None) -> list[Value]:

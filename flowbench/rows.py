@@ -30,9 +30,9 @@ class Rows(TorchFunctionMode):
     """While a part of a batch is `of` interest, random tensors with its rows are cut from larger
     ones, which have a row for each of the whole batch.
 
-    A dimension is one of rows if it is the first and has a multiple of their number, or else if it
-    has just that number. What has a generator of its own is left alone, and so is a permutation:
-    that of all rows has no part which is one of these.
+    A dimension is one of rows if it is the first and has a multiple of their number or half of it,
+    or else if it has just that number. What has a generator of its own is left alone, and so is a
+    permutation: that of all rows has no part which is one of these.
     """
 
     part: Part | None = None
@@ -115,12 +115,23 @@ def _choosing(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any
     names = dict(zip(("self", "num_samples", "replacement"), args, strict=False)) | given
     weights, n = names.pop("self", None), names["num_samples"]
     weights = names.pop("input") if weights is None else weights
-    if weights.ndim > 1:
+    if weights.ndim > 1 and len(weights) == len(part):
         return _by_value(part, func, (weights,), names)
     if n % len(part) or not (names.get("replacement") or n == 1):
         return func(*args, **given)
     (larger,), cut = _larger(Size([n]), part)
-    return cut(torch.multinomial(weights, larger, replacement=True))
+    drawn = torch.multinomial(weights, larger, replacement=True)
+    return cut(drawn) if weights.ndim == 1 else torch.stack([cut(row) for row in drawn])
+
+
+def _normal(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """torch.normal, by numbers and a size or by tensors of the law's numbers."""
+    names = dict(zip(("mean", "std", "size"), args, strict=False)) | given
+    if "size" in names:
+        larger, cut = _larger(Size(names.pop("size")), part)
+        return cut(func(size=larger, **names))
+    mean, std = names.pop("mean"), names.pop("std", 1.0)
+    return mean + std * _like(part, torch.randn_like, (mean + std,), names)
 
 
 def _dropping(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -143,6 +154,9 @@ def _larger(size: Size, part: Part) -> tuple[Size, Callable[[Tensor], Tensor]]:
         larger = Size([times * part.total, *size[1:]])
         whole = (times, part.total, *size[1:])
         return larger, lambda drawn: drawn.view(whole)[:, part.rows].reshape(size)
+    if size and 2 * size[0] == n and part.even:  # such as losses that treat halves in two ways
+        larger, half = Size([part.total // 2, *size[1:]]), slice(part.start // 2, part.stop // 2)
+        return larger, lambda drawn: drawn[half].clone()
     place = next((i for i, length in enumerate(size) if length == n), None)
     if place is None:
         return size, lambda drawn: drawn
@@ -153,4 +167,5 @@ def _larger(size: Size, part: Part) -> tuple[Size, Callable[[Tensor], Tensor]]:
 DRAWS: tuple[tuple[set[Any], Callable[..., Any]], ...] = (
     *((SIZED, _sized), (LIKE, _like), (FILLING, _filling)),
     *((BY_VALUE, _by_value), (CHOOSING, _choosing), (DROPPING, _dropping)),
+    ({torch.normal}, _normal),
 )

@@ -73,37 +73,51 @@ class Sampler:
     def _draw(self, nfe: int) -> tuple[Tensor, float]:
         """All samples at `nfe`, on the host, and the evaluations counted per sample.
 
-        Where they are many, each shard is kept as soon as it is drawn.
+        Where they are many, each shard is kept as soon as it is drawn; ranks draw as many together.
         """
-        n, shards, counted = self.plan.protocol.samples, [], 0.0
-        for start in range(0, n, SHARD):
-            indices = range(start, min(start + SHARD, n))
-            path = self._part(nfe, start)
-            kept = ranks.decided(partial(self._kept, path)) if n > SHARD else None
-            if kept is None:
-                drawn, spent = self._shard(indices, nfe)
-                kept = drawn, {"nfe": spent, "weights": self.weights}
-                if n > SHARD and ranks.first():
-                    save_tensors(path, {"samples": drawn}, kept[1])
-            shards.append(kept[0])
-            counted += kept[1]["nfe"] * len(indices) / n
-        return torch.cat(shards), counted
+        n = self.plan.protocol.samples
+        shards = [range(start, min(start + SHARD, n)) for start in range(0, n, SHARD)]
+        known = {rows: self._known(rows, nfe) for rows in shards}
+        drawn = {rows: kept for rows, kept in known.items() if kept is not None}
+        missing = [rows for rows in shards if rows not in drawn]
+        for first in range(0, len(missing), ranks.count()):
+            some = missing[first : first + ranks.count()]
+            for rows, made in zip(some, self._shards(some, nfe), strict=True):
+                drawn[rows] = made
+                self._keep(rows, nfe, *made)
+        return _joined(range(n), [drawn[rows] for rows in shards])
+
+    def _known(self, rows: range, nfe: int) -> tuple[Tensor, float] | None:
+        """A shard that was kept, and its evaluations; None where it has to be drawn."""
+        path = self._part(nfe, rows.start)
+        if self.plan.protocol.samples <= SHARD:
+            return None
+        kept = ranks.decided(partial(self._kept, path))
+        return None if kept is None else (kept[0], kept[1]["nfe"])
+
+    def _keep(self, rows: range, nfe: int, samples: Tensor, spent: float) -> None:
+        """Write a shard, where there are several."""
+        if self.plan.protocol.samples > SHARD and ranks.first():
+            facts = {"nfe": spent, "weights": self.weights}
+            save_tensors(self._part(nfe, rows.start), {"samples": samples}, facts)
 
     def _part(self, nfe: int, start: int) -> Path:
         return self.path(nfe).with_suffix(f".{start:08d}.part")
 
-    def _shard(self, rows: range, nfe: int) -> tuple[Tensor, float]:
-        """The samples of these indices, of which each rank draws some, and the evaluations.
+    def _shards(self, shards: list[range], nfe: int) -> list[tuple[Tensor, float]]:
+        """The samples of each shard, of which each rank draws some batches, and the evaluations.
 
-        The steps of an adaptive solver hang on the batch, so its batches are not divided.
+        Batches are those of one process: kernels for other numbers of rows round otherwise, and the
+        steps of an adaptive solver hang on the batch.
         """
         if ranks.count() == 1:
-            return self._piece(rows, nfe)
-        unit = ranks.told(self.batch) if nfe == ADAPTIVE else ROWS
-        own = ranks.part(len(rows), unit)
-        found = ranks.agreed(lambda: self._piece(rows[own.rows], nfe))
-        counted = sum(spent * len(samples) for samples, spent in found) / len(rows)
-        return torch.cat([samples for samples, _ in found]), counted
+            return [self._piece(rows, nfe) for rows in shards]
+        size = ranks.told(self.batch)
+        batches = [rows[at : at + size] for rows in shards for at in range(0, len(rows), size)]
+        own = ranks.part(len(batches))
+        made = ranks.agreed(lambda: [self._piece(rows, nfe) for rows in batches[own.rows]])
+        found = iter([drawn for some in made for drawn in some])
+        return [_joined(rows, [next(found) for _ in range(0, len(rows), size)]) for rows in shards]
 
     def _piece(self, rows: range, nfe: int) -> tuple[Tensor, float]:
         """The samples of these indices, as many at once as the device has room for."""
@@ -177,3 +191,11 @@ class Sampler:
     def labels(self, indices: range) -> Tensor | None:
         """Their classes, or None."""
         return balanced_labels(indices, self.plan.data.classes, self.setup.device)
+
+
+def _joined(rows: range, made: list[tuple[Tensor, float]]) -> tuple[Tensor, float]:
+    """The samples of all batches or shards of these rows, and the evaluations."""
+    counted = 0.0
+    for samples, spent in made:  # in the order of one process, which rounds the sum
+        counted += spent * len(samples) / len(rows)
+    return torch.cat([samples for samples, _ in made]), counted

@@ -194,10 +194,11 @@ class Run:
     def _look(self, step: int) -> float:
         if self.loss is None:
             return math.nan
-        value = self.loss.item()
-        if not math.isfinite(value):
-            raise Diverged(f"the loss became {value} at step {step} of stage {self.name}")
-        return value
+        values = ranks.gathered(self.loss.item())  # in an author's loop that of a rank's own rows
+        for value in values:
+            if not math.isfinite(value):
+                raise Diverged(f"the loss became {value} at step {step} of stage {self.name}")
+        return values[0]
 
     def _log(self, state: dict[str, Any] | None, step: int) -> Log | None:
         """Where the losses of this stage go, from `step` on."""

@@ -24,7 +24,7 @@ LIBRARY = {
         "weights",
     ],
     *["determinism", "pace", "pairwise", "random_states", "ranks", "rows", "sharing", "step"],
-    *["timing", "torch_files"],
+    *["timing", "torch_files", "torchrun"],
 }
 # Rooms of one floor that may build on each other, from the bottom up.
 ORDER = [

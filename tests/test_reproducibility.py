@@ -37,7 +37,7 @@ def sampler(folder, method, dataset="moons", **setup):
 def drawn(made, batch):
     """All samples, so many at once."""
     made.batch = batch
-    return made._shard(range(60), 2)[0]
+    return made._shards([range(60)], 2)[0][0]
 
 
 @pytest.mark.parametrize("method", METHODS)

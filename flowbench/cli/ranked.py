@@ -14,7 +14,7 @@ ALONE |= {"profile": "--profile", "dry": "--dry-run or --explain"}
 
 def several() -> bool:
     """Whether torchrun has started more than this process; torch is not imported to tell."""
-    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def check(given: Mapping[str, Any]) -> None:
@@ -29,6 +29,11 @@ def check(given: Mapping[str, Any]) -> None:
 def joined(setup: Any) -> Iterator[Any]:
     """The setup of this process among those of the run; only that of the first one is heard."""
     if not several():
+        if (
+            os.environ.get("WORLD_SIZE", "1") != "1"
+            and {"RANK", "MASTER_ADDR"} <= os.environ.keys()
+        ):
+            setup.note("RANK and WORLD_SIZE are set, but not by torchrun: this process runs alone")
         yield setup
         return
     from flowbench import ranks
@@ -40,4 +45,4 @@ def joined(setup: Any) -> Iterator[Any]:
 
 def quiet(asked: bool) -> bool:
     """Whether nothing is shown of how far a run is."""
-    return asked or (several() and os.environ["RANK"] != "0")
+    return asked or (several() and os.environ.get("RANK") != "0")

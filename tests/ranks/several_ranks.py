@@ -33,6 +33,7 @@ def launch(world: int, work: Callable[..., Any], *given: Any) -> list[Any]:
     """The same of work that joins the others by itself; EOFError where a rank has died."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    place["TORCHELASTIC_RUN_ID"] = "tests"
     started = [_start(rank, world, place, work, given) for rank in range(world)]
     try:
         return [_answer(pipe) for _, pipe in started]

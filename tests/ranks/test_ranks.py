@@ -1,10 +1,12 @@
 """What ranks tell each other, and how they divide rows and sums."""
 
+from datetime import timedelta
+
 import pytest
 import several_ranks as several
 import torch
 
-from flowbench import ranks
+from flowbench import ranks, torchrun
 from flowbench.pairwise import Pairwise
 from flowbench.ranks import Part
 from flowbench.records import Diverged, FlowbenchError, RunFailed
@@ -101,18 +103,80 @@ def test_a_rank_that_is_left_alone_says_so():
 
 
 def test_alone_everything_is_plain(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "8")  # as SLURM's own tools may set it, without a rank
-    assert ranks.launched() == 1 and ranks.count() == 1 and ranks.first()
+    for name, word in (("WORLD_SIZE", "8"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, word)  # as a scheduler or a shell may set them
+    assert torchrun.launched() == 1 and ranks.count() == 1 and ranks.first()
     assert ranks.part(10) == Part(0, 10, 10) and ranks.told(3) == 3 and ranks.gathered(3) == [3]
     one = torch.ones(2)
     assert ranks.summed([one])[0] is one and ranks.differing({"a": one}) == ""
 
 
-def test_words_that_torchrun_does_not_set(monkeypatch):
-    for name, word in (("RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("WORLD_SIZE", "two")):
-        monkeypatch.setenv(name, word)
-    with pytest.raises(FlowbenchError, match="WORLD_SIZE='two' is not what torchrun sets"):
-        ranks.launched()
+@pytest.fixture
+def started(monkeypatch):
+    """Sets what torchrun sets, but for the words given."""
+
+    def put(**words):
+        usual = {"TORCHELASTIC_RUN_ID": "tests", "MASTER_ADDR": "127.0.0.1", "RANK": "0"}
+        for name, word in {**usual, "WORLD_SIZE": "2", **words}.items():
+            monkeypatch.setenv(name, word)
+
+    return put
+
+
+@pytest.mark.parametrize(("size", "rank"), [("two", "0"), ("2", "2"), ("0", "0"), ("2", "")])
+def test_words_that_torchrun_does_not_set(started, size, rank):
+    started(WORLD_SIZE=size, RANK=rank)
+    with pytest.raises(FlowbenchError, match=f"'{size}' and RANK='{rank}' are not what torchrun"):
+        torchrun.launched()
+
+
+def test_who_waits_for_processes_that_never_come_is_told_so(started, monkeypatch):
+    for name in ("JOINING", "MEETING"):
+        monkeypatch.setattr(torchrun, name, timedelta(seconds=1))
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    started()
+    with pytest.raises(FlowbenchError, match=r"the 2 processes of this run have not met .*PORT"):
+        several._joined(ranks.own)
+    started(MASTER_PORT="0")
+    with pytest.raises(FlowbenchError, match="start all by one torchrun, or unset"):
+        several._joined(ranks.own)
+    assert ranks.count() == 1
+
+
+def decide():
+    from torch import distributed
+
+    def refused(*given):
+        raise AssertionError("with 8 ranks that would take 8 times the memory of what is told")
+
+    distributed.all_gather_object = refused
+    if ranks.own() == 0:
+        return ranks.decided(lambda: torch.ones(1000))
+    return ranks.decided(lambda: 1 / 0)
+
+
+def test_what_the_first_decides_is_sent_once():
+    assert all(torch.equal(answer, torch.ones(1000)) for answer in several.run(2, decide))
+
+
+def test_trouble_that_is_no_death_is_told_as_it_is(monkeypatch):
+    def refused(*given):
+        raise RuntimeError("ncclInvalidUsage: Duplicate GPU detected\nand more")
+
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather", refused)
+    with pytest.raises(RunFailed, match=r"rank 0 cannot talk to .*Duplicate GPU detected\): see"):
+        ranks.summed([torch.ones(3)])
+
+
+def test_memory_that_runs_out_in_a_sum_is_no_death_of_a_rank(monkeypatch):
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        ranks.summed([torch.ones(3)])
 
 
 def test_halves_summed_elsewhere_give_the_same_bits():

@@ -3,11 +3,16 @@
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import several_ranks as several
+import torch
 
 from flowbench import ranks, sampling
+from flowbench.planning import Setup
+from flowbench.records import ADAPTIVE
 
 COST = ("seconds", "ms-per", "peak-mib")  # what is measured anew each time
 QUERY = """select runs.name, scores.subject, scores.name, nfe, n, value from scores
@@ -75,6 +80,77 @@ def test_torchrun_starts_them_and_the_same_command_finds_nothing_left(tmp_path):
     assert device.startswith("2 x ")
 
 
+METHODS = {
+    **{name: {} for name in ("edm", "cfm", "bot-cfm", "ict", "shortcut", "mean-flow", "ctm")},
+    "rect-flow": {"pairs": 40},
+    "lfm": {"blocks": 2, "push": 1},  # which takes no --nfe 1
+    "lmm": {"pairs": 40},
+}
+
+
+def trained(folder, world):
+    """The weights of every method on moons after two steps, whatever else it needs."""
+    from flowbench import planning, runner
+    from flowbench.planning import Request, Setup
+
+    found, setup = {}, Setup(folder=folder / str(world), micro_batch=8)
+    for name, options in METHODS.items():
+        options = {"width": 16, **options}
+        request = Request(name, "moons", steps=2, batch=16, options=options, nfe=(2,))
+        plan = planning.plan(request, setup)
+        network = runner.train(plan, setup, plan.folder(setup)).network
+        found[name] = [weight.detach() for weight in network.parameters()]
+    return found
+
+
+@pytest.mark.slow
+def test_every_method_trains_to_the_same_bits(tmp_path):
+    alone = trained(tmp_path, 1)
+    for found in several.run(2, trained, tmp_path, 2):
+        different = [
+            name
+            for name, weights in alone.items()
+            if not all(map(torch.equal, weights, found[name]))
+        ]
+        assert not different
+
+
+def drawn(nfe, samples=1300):
+    """Which indices a sampler asks for together on this rank, and what it gets."""
+    from types import SimpleNamespace as Some
+
+    calls = []
+
+    def sample(noise, labels, meter, **given):
+        calls.append(len(noise))
+        meter["nfe"] = nfe or 7.0 + len(noise)
+        return 2 * noise
+
+    data = Some(shape=(2,), classes=0, kind="vector", device="cpu")
+    protocol, spec = Some(samples=samples, seed=0), Some(method="stub")
+    sampling.SHARD = 600
+    with tempfile.TemporaryDirectory() as folder:
+        folder = ranks.told(folder)
+        plan, hook = Some(data=data, protocol=protocol, spec=spec), Some(sample=sample)
+        sampler = sampling.Sampler(plan, Setup(), Path(folder), hook, torch.nn.Linear(1, 1), 250)
+        sampler.weights = "the same"
+        made, facts = sampler.samples(nfe)
+        ranks.wait()
+    return calls, made, facts["nfe"]
+
+
+@pytest.mark.parametrize("nfe", [2, ADAPTIVE])
+def test_batches_of_samples_are_those_of_one_process(nfe, monkeypatch):
+    monkeypatch.setattr(sampling, "SHARD", sampling.SHARD)
+    calls, made, spent = drawn(nfe)
+    assert set(calls) == ({256, 104} if nfe == 2 else {250, 100}), "filled to a multiple of 8"
+    shared = several.run(3, drawn, nfe)
+    assert sorted(n for own, *_ in shared for n in own) == sorted(calls)
+    assert all(own for own, *_ in shared), "every rank has drawn some"
+    for _, other, counted in shared:
+        assert torch.equal(other, made) and counted == spent
+
+
 def failing(folder, broken):
     """A run of two seeds in which something goes wrong, as `broken` says."""
     from flowbench import runner
@@ -85,8 +161,8 @@ def failing(folder, broken):
     def wrong(plan, setup, place):
         if plan.spec.seed == 0 and broken == "all":
             raise Diverged("the loss became nan")
-        if plan.spec.seed == 0 and broken == "first" and ranks.first():
-            raise ValueError("a mistake of the first rank")
+        if plan.spec.seed == 0 and (broken, ranks.own()) in (("first", 0), ("second", 1)):
+            raise ValueError("a mistake of one rank")
         return train(plan, setup, place)
 
     runner.train = wrong
@@ -106,9 +182,29 @@ def test_what_all_meet_ends_one_run_and_they_go_on_with_the_next(tmp_path):
 
 def test_what_one_meets_alone_ends_the_launch(tmp_path):
     (code, output), (other, said) = several.launch(2, failing, tmp_path, "first")
-    assert code == 3 and "a mistake of the first rank" in output
+    assert code == 3 and "a mistake of one rank" in output
     assert other == 3 and "another process of this run has ended" in said
     assert outcomes(tmp_path) == ["failed"], "the next seed was not begun without the others"
+
+
+def test_the_mistake_of_another_rank_is_one_line_too(tmp_path):
+    (code, output), (other, said) = several.launch(2, failing, tmp_path, "second")
+    assert code == 3 and "another process of this run has ended" in output
+    assert other == 3 and "rank 1: " in said and "ValueError: a mistake of one rank" in said
+    assert "Traceback" not in said and said.count("\n") == 1
+    (log,) = (tmp_path / "runs").glob("*.error-1.log")
+    assert "Traceback" in log.read_text()
+    assert outcomes(tmp_path) == ["failed"]
+
+
+def test_variables_that_are_not_torchruns_are_named_and_nobody_is_waited_for(
+    flowbench, monkeypatch
+):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+    words = ["cfm", "--dataset", "moons", *TINY[:4], "--nfe", "1", "--samples", "10"]
+    code, output = flowbench("run", *words)
+    assert code == 0 and "not by torchrun: this process runs alone" in output
 
 
 @pytest.mark.parametrize(
@@ -122,7 +218,8 @@ def test_what_one_meets_alone_ends_the_launch(tmp_path):
     ],
 )
 def test_words_that_several_processes_do_not_take(flowbench, monkeypatch, words, said):
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")):
+    place = (("MASTER_ADDR", "127.0.0.1"), ("TORCHELASTIC_RUN_ID", "tests"))
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), *place):
         monkeypatch.setenv(name, value)
     code, output = flowbench("run", *words)
     assert code == 2 and said in output

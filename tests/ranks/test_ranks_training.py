@@ -7,7 +7,7 @@ from torch import nn
 
 from flowbench import ranks, training
 from flowbench.data.base import Split
-from flowbench.records import Budget, FlowbenchError, RunFailed
+from flowbench.records import Budget, Diverged, FlowbenchError, RunFailed
 from flowbench.step import Step
 from flowbench.training import Run
 
@@ -124,6 +124,22 @@ def test_an_authors_own_loop_with_two_optimisers_needs_no_line():
 def test_gradients_that_came_another_way_are_found_out():
     for error in several.run(2, own_loop, True):
         assert isinstance(error, RunFailed) and "first.0.weight is not the same" in str(error)
+
+
+def diverging():
+    """A loop of an author, in which only the last rank's rows have a loss that is not finite."""
+    net, run = network(), Run(Budget(2, BATCH))
+    move = torch.optim.Adam(net.parameters())
+    for x, y in run.batches(data(), net=net, move=move):
+        value = loss_of(net)(x, y)
+        value.backward()
+        move.step()
+        run.log(value * float("nan") if ranks.own() == ranks.count() - 1 else value)
+
+
+def test_a_loss_that_diverges_on_one_rank_is_met_by_all():
+    for error in several.run(2, diverging):
+        assert isinstance(error, Diverged) and "the loss became nan at step 2" in str(error)
 
 
 def interrupted(folder):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.distributions import Beta
+from torch.distributions import Beta, Categorical, Normal
 from torch.nn import functional
 
 from flowbench.ranks import Part
@@ -29,6 +29,14 @@ DRAWS = {
     "multinomial of torch": lambda n: torch.multinomial(torch.ones(5), n, True),
     "multinomial by row": lambda n: torch.ones(n, 5).multinomial(2),
     "beta": lambda n: Beta(torch.full((n,), 2.0), torch.full((n,), 3.0)).sample(),
+    "normal": lambda n: torch.normal(1.0, 2.0, (n, 3)),
+    "normal, size by name": lambda n: torch.normal(mean=1.0, std=2.0, size=(n,)),
+    "normal by row": lambda n: torch.normal(torch.full((n, 2), 1.0), 2.0),
+    "normal by two numbers of each row": lambda n: torch.normal(torch.ones(n), torch.ones(n)),
+    "normal by deviation": lambda n: torch.normal(1.0, std=torch.ones(n)),
+    "normal law": lambda n: Normal(-1.2, 1.2).sample((n,)),
+    "categorical law": lambda n: Categorical(torch.ones(5)).sample((n,)),
+    "half of the rows": lambda n: torch.randn(n // 2, 3),
     "dropout": lambda n: functional.dropout(torch.ones(n, 6), 0.4, True),
     "dropout layer": lambda n: torch.nn.Dropout(0.4)(torch.ones(n, 6)),
     "rows in the second place": lambda n: torch.rand(3, n).T,
@@ -61,6 +69,15 @@ def test_without_rows_every_part_would_draw_the_same(name):
     torch.manual_seed(3)
     assert torch.equal(DRAWS[name](8), first)
     assert not torch.equal(torch.cat([first] * 3), whole)
+
+
+def test_numbers_of_torch_normal_are_those_that_it_draws_itself():
+    mean, std = torch.arange(8.0), torch.linspace(1, 2, 8)
+    for given in ((mean, std), (mean, 2.0), (0.5, std), (mean,)):
+        whole = drawn(lambda n, given=given: torch.normal(*given), Part(0, 8, 8))[0]
+        cut = [value[2:6] if isinstance(value, torch.Tensor) else value for value in given]
+        part = drawn(lambda n, cut=cut: torch.normal(*cut), Part(2, 6, 8))[0]
+        assert torch.equal(part, whole[2:6])
 
 
 def test_two_numbers_of_each_row():
