@@ -1,17 +1,20 @@
 """Random numbers by row: a part of a batch gets those that the whole batch would have drawn.
 
 So noise, noise levels and augmentation of an example do not hang on how many examples go through
-the network at once, nor on how many ranks share a batch.
+the network at once, nor on how many ranks share a batch. Of laws that reject some of what they draw,
+such as Poisson's, parts draw other numbers, each its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Size, Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowbench.ranks import Part
 
@@ -21,9 +24,17 @@ FILLING = {
     *(Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.bernoulli_),
     *(Tensor.random_, Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_),
 }
-BY_VALUE = {torch.bernoulli, torch.poisson, torch._standard_gamma, torch._sample_dirichlet}
+BY_VALUE = {
+    *(torch.bernoulli, Tensor.bernoulli, torch.poisson, torch.binomial),
+    *(torch._standard_gamma, torch._sample_dirichlet),
+}
 CHOOSING = {torch.multinomial, Tensor.multinomial}
 DROPPING = {functional.dropout, torch.dropout}
+WITHIN = {
+    *(functional.dropout1d, functional.dropout2d, functional.dropout3d, torch.dropout_),
+    *(functional.alpha_dropout, functional.feature_alpha_dropout, functional.gumbel_softmax),
+    *(functional.scaled_dot_product_attention, functional.multi_head_attention_forward),
+}
 
 
 class Rows(TorchFunctionMode):
@@ -31,18 +42,21 @@ class Rows(TorchFunctionMode):
     ones, which have a row for each of the whole batch.
 
     A dimension is one of rows if it is the first and has a multiple of their number or half of it,
-    or else if it has just that number. What has a generator of its own is left alone, and so is a
-    permutation: that of all rows has no part which is one of these.
+    or else if it has just that number. What has a generator of its own is left
+    alone, and so is a permutation: that of all rows has no part which is one of these.
     """
 
     part: Part | None = None
     _entered = False
+    _inner = False  # whether it is a part of the one at hand before, and others follow
 
     @contextmanager
     def of(self, part: Part) -> Iterator[None]:
         """Let random numbers be those of the rows of `part`, while the block runs."""
-        before, self.part = (self.part, self._entered), part
+        before = self.part, self._entered, self._inner
+        self._inner = self._inner or self.part not in (None, part)
         self._entered = self._entered or not part.whole
+        self.part = part
         try:
             if self._entered == before[1]:
                 yield
@@ -50,7 +64,7 @@ class Rows(TorchFunctionMode):
                 with self:
                     yield
         finally:
-            self.part, self._entered = before
+            self.part, self._entered, self._inner = before
 
     def __torch_function__(
         self,
@@ -61,10 +75,25 @@ class Rows(TorchFunctionMode):
     ) -> Any:
         given = dict(kwargs or {})
         draw = None if given.get("generator") is not None else self._draw(func)
+        if draw is None:
+            return func(*args, **given)
+        # Of parts that follow each other each would be compiled, so draws are left out there.
+        drawn = self._eagerly if self._inner else self._drawn
+        return drawn(draw, func, args, given)
+
+    def _drawn(
+        self,
+        draw: Callable[..., Any],
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        given: dict[str, Any],
+    ) -> Any:
         part = self.part
-        if draw is None or part is None or part.whole or not len(part):
+        if part is None or part.whole or not len(part):
             return func(*args, **given)
         return draw(part, func, args, given)
+
+    _eagerly = torch.compiler.disable(_drawn)
 
     def _draw(self, func: Callable[..., Any]) -> Callable[..., Any] | None:
         """Who draws for `func`; None where it is no business of ours."""
@@ -79,26 +108,35 @@ def _sized(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) 
     if "size" in given:
         before, size, behind = args, given.pop("size"), ()
     elif func is torch.randint:
-        place = next(i for i, arg in enumerate(args) if not isinstance(arg, int))
+        place = next(i for i, arg in enumerate(args) if not isinstance(arg, Integral))
         before, size, behind = args[:place], args[place], args[place + 1 :]
     else:
-        together = bool(args) and not isinstance(args[0], int)
+        together = bool(args) and not isinstance(args[0], Integral)
         before, size, behind = (), args[0] if together else args, args[1:] if together else ()
-    size = Size(size)
-    larger, cut = _larger(size, part)
-    return cut(func(*before, larger, *behind, **given))
+    larger, cut = _larger(Size(size), part)
+    if before or behind:
+        return cut(func(*before, larger, *behind, **given))
+    return cut(func(size=larger, **given))  # bounds may have been named, too
 
 
 def _like(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
     """torch.rand_like and its like."""
-    larger, cut = _larger(args[0].shape, part)
-    return cut(func(args[0].new_empty(larger), *args[1:], **given))
+    x, *others = (given.pop("input"),) if "input" in given else args
+    return _formed(part, x, lambda larger: func(larger, *others, **given))
 
 
 def _filling(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
-    """Methods that fill a tensor."""
-    larger, cut = _larger(args[0].shape, part)
-    return args[0].copy_(cut(func(args[0].new_empty(larger), *args[1:], **given)))
+    """What fills a tensor in its place."""
+    x, *others = args
+    return x.copy_(_formed(part, x, lambda larger: func(larger, *others, **given)))
+
+
+def _formed(part: Part, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """What is drawn into the form of x: numbers are laid down as x lies in memory."""
+    larger, cut = _larger(x.shape, part)
+    last = x.ndim == 4 and not x.is_contiguous()
+    order = torch.channels_last if last else torch.contiguous_format
+    return cut(draw(x.new_empty(larger).to(memory_format=order)))
 
 
 def _by_value(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -107,7 +145,8 @@ def _by_value(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any
     if not x.ndim or len(x) != len(part):
         return func(*args, **given)
     others = (torch.arange(part.total, device=x.device) - part.start) % len(part)
-    return func(x[others], *args[1:], **given)[part.rows]
+    law = [each[others] if isinstance(each, Tensor) else each for each in args]
+    return func(*law, **given)[part.rows]
 
 
 def _choosing(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
@@ -146,6 +185,29 @@ def _dropping(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any
     return x * kept / (1 - p)
 
 
+class Cut(TorchDispatchMode):
+    """Cuts what functions draw that are written in Python or C++ and hide their draws."""
+
+    def __init__(self, part: Part):
+        super().__init__()
+        self.part = part
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        given = kwargs or {}
+        in_place = func.overloadpacket.__name__.endswith("_")
+        if in_place and torch.Tag.nondeterministic_seeded in func.tags:
+            return _filling(self.part, func, args, given)
+        return func(*args, **given)
+
+
+def _within(part: Part, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:
+    """What draws where a function mode does not look: by operators that fill a tensor."""
+    with Cut(part):
+        return func(*args, **given)
+
+
 def _larger(size: Size, part: Part) -> tuple[Size, Callable[[Tensor], Tensor]]:
     """The size with a row for each of the whole batch, and what cuts these rows out."""
     n = len(part)
@@ -168,4 +230,5 @@ DRAWS: tuple[tuple[set[Any], Callable[..., Any]], ...] = (
     *((SIZED, _sized), (LIKE, _like), (FILLING, _filling)),
     *((BY_VALUE, _by_value), (CHOOSING, _choosing), (DROPPING, _dropping)),
     ({torch.normal}, _normal),
+    (WITHIN, _within),
 )

@@ -117,8 +117,8 @@ class Run:
         Stages that `begin` where others end have together the whole budget.
         """
         before, behind = (round(self.budget.steps * at) for at in (begin, begin + share))
-        steps = max(1, behind - before)
-        return replace(self, name=name, budget=replace(self.budget, steps=steps), loss=None)
+        budget = replace(self.budget, steps=max(1, behind - before))
+        return replace(self, name=name, budget=budget, loss=None, stepped=set())
 
     @property
     def started(self) -> bool:

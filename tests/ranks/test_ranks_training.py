@@ -1,5 +1,7 @@
 """Training on 1, 2 and 4 ranks: the same batches, gradients, numbers, whoever wrote the loop."""
 
+import gc
+
 import pytest
 import several_ranks as several
 import torch
@@ -91,19 +93,13 @@ def test_without_parts_ranks_agree_up_to_rounding():
     weights, _, _ = fitted(micro_batch=None)
     found = several.run(4, fitted, None, 12, None)
     assert all(equal(other, found[0][0]) for other, _, _ in found)
-    assert all(
-        torch.allclose(a, b, rtol=1e-9, atol=1e-12)
-        for a, b in zip(found[0][0], weights, strict=True)
-    )
+    assert near(found[0][0], weights)
 
 
 def test_a_batch_that_does_not_divide_is_shared_all_the_same():
     weights, _, _ = fitted(micro_batch=None, batch=30)
     found = several.run(4, fitted, None, 12, None, 30)
-    assert all(
-        torch.allclose(a, b, rtol=1e-9, atol=1e-12)
-        for a, b in zip(found[3][0], weights, strict=True)
-    )
+    assert near(found[3][0], weights)
 
 
 def test_a_batch_with_fewer_rows_than_ranks_is_refused():
@@ -119,6 +115,36 @@ def test_an_authors_own_loop_with_two_optimisers_needs_no_line():
         assert all(
             torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(other, weights, strict=True)
         )
+
+
+def many_layers():
+    return nn.Sequential(*[nn.Linear(2, 2) for _ in range(20)]).double()
+
+
+def by_fit(run):
+    net = many_layers()
+    training.fit(net, lambda x, y: net(x.double()).square().mean(), data(), run)
+
+
+def two_stages():
+    """A stage by `fit`, whose network is then freed, and one by an author's own loop."""
+    run = Run(Budget(6, BATCH))
+    torch.manual_seed(7)
+    by_fit(run.stage("a", 0.5))
+    gc.collect()  # so that new weights get the addresses of old ones
+    net, stage = many_layers(), run.stage("b", 0.5)
+    move = torch.optim.SGD(net.parameters(), lr=0.1)
+    for x, _ in stage.batches(data(), net=net, move=move):
+        move.zero_grad()
+        net(x.double()).square().mean().backward()
+        move.step()
+    return list(net.parameters())
+
+
+def test_a_loop_after_a_fit_has_its_own_gradients_summed():
+    weights = two_stages()
+    for other in several.run(2, two_stages):
+        assert not isinstance(other, Exception) and near(other, weights)
 
 
 def test_gradients_that_came_another_way_are_found_out():

@@ -1,5 +1,6 @@
 """Random numbers of parts are those of the whole batch."""
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Beta, Categorical, Normal
@@ -17,14 +18,21 @@ DRAWS = {
     "randint": lambda n: torch.randint(10, (n,)),
     "randint with bounds": lambda n: torch.randint(-3, 10, (n, 2)),
     "randint, size by name": lambda n: torch.randint(10, size=(n,)),
+    "randint, all by name": lambda n: torch.randint(low=2, high=10, size=(n,)),
+    "a number of numpy": lambda n: torch.rand(np.int64(n), 2),
     "rand_like": lambda n: torch.rand_like(torch.zeros(n, 5)),
     "randn_like": lambda n: torch.randn_like(torch.zeros(n, 5)),
+    "randn_like by name": lambda n: torch.randn_like(input=torch.zeros(n, 5)),
+    "randn_like, channels last": lambda n: torch.randn_like(last(n)),
+    "normal_, channels last": lambda n: last(n).normal_(),
     "randint_like": lambda n: torch.randint_like(torch.zeros(n), 7),
     "normal_": lambda n: torch.empty(n, 4).normal_(),
     "uniform_": lambda n: torch.empty(n, 4).uniform_(2, 3),
     "exponential_": lambda n: torch.zeros(n).exponential_(),
     "bernoulli_": lambda n: torch.zeros(n, 2).bernoulli_(0.3),
     "bernoulli": lambda n: torch.bernoulli(torch.full((n, 2), 0.3)),
+    "bernoulli of a tensor": lambda n: torch.full((n, 2), 0.3).bernoulli(),
+    "binomial": lambda n: torch.binomial(torch.full((n,), 9.0), torch.full((n,), 0.5)),
     "multinomial": lambda n: torch.ones(5).multinomial(n, replacement=True),
     "multinomial of torch": lambda n: torch.multinomial(torch.ones(5), n, True),
     "multinomial by row": lambda n: torch.ones(n, 5).multinomial(2),
@@ -39,8 +47,24 @@ DRAWS = {
     "half of the rows": lambda n: torch.randn(n // 2, 3),
     "dropout": lambda n: functional.dropout(torch.ones(n, 6), 0.4, True),
     "dropout layer": lambda n: torch.nn.Dropout(0.4)(torch.ones(n, 6)),
+    "dropout in place": lambda n: torch.dropout_(torch.ones(n, 6), 0.4, True),
+    "dropout of channels in 1-D": lambda n: functional.dropout1d(torch.ones(n, 6, 2), 0.4, True),
+    "dropout of channels": lambda n: functional.dropout2d(torch.ones(n, 6, 2, 2), 0.4, True),
+    "dropout of channels in 3-D": lambda n: torch.nn.Dropout3d(0.4)(torch.ones(n, 6, 2, 2, 2)),
+    "alpha dropout": lambda n: functional.alpha_dropout(torch.ones(n, 6), 0.4, True),
+    "feature alpha dropout": lambda n: torch.nn.FeatureAlphaDropout(0.4)(torch.ones(n, 6, 2)),
+    "gumbel": lambda n: functional.gumbel_softmax(torch.zeros(n, 5)),
+    "attention with dropout": lambda n: attended(torch.ones(n, 1, 4, 4)),
     "rows in the second place": lambda n: torch.rand(3, n).T,
 }
+
+
+def last(n):
+    return torch.zeros(n, 3, 4, 4).to(memory_format=torch.channels_last)
+
+
+def attended(x):
+    return functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
 
 
 def drawn(draw, part=None):
@@ -122,3 +146,45 @@ def test_the_whole_batch_costs_nothing():
     rows = Rows()
     with rows.of(Part(0, 8, 8)):
         assert torch.overrides._get_current_function_mode() is None
+
+
+def test_heads_of_attention_draw_other_numbers_in_each_part():
+    """Rows and heads are one dimension there, whose order nobody can know from outside."""
+    torch.manual_seed(9)
+    layer = torch.nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True)
+
+    def attend(n):
+        x = torch.ones(n, 3, 4)
+        return layer(x, x, x)[0]
+
+    first, second, _ = (drawn(attend, Part(*cut, TOTAL))[0] for cut in CUTS)
+    assert not torch.equal(first, second)
+
+
+def compiled(outer, parts):
+    """How often a network with dropout was compiled after each of these parts of a part."""
+    counts = []
+
+    def backend(graph, inputs):
+        nonlocal made
+        made += 1
+        return graph.forward
+
+    made, rows = 0, Rows()
+    torch.compiler.reset()
+    layers = torch.nn.Linear(3, 2), torch.nn.SiLU(), torch.nn.Dropout(0.5)
+    net = torch.compile(torch.nn.Sequential(*layers), backend=backend)
+    for part in parts:
+        with rows.of(outer), rows.of(part), torch.no_grad():
+            net(torch.randn(8, 3))
+        counts.append(made)
+    return counts
+
+
+@pytest.mark.slow
+def test_a_network_is_compiled_whole_for_a_rank_and_not_anew_for_each_part():
+    rank, whole = Part(8, 16, 96), Part(0, 96, 96)
+    assert compiled(rank, [rank] * 3) == [1, 1, 1]
+    parts = [Part(start, start + 8, 96) for start in range(0, 96, 8)]
+    counts = compiled(whole, parts)
+    assert counts[0] == counts[-1] > 1
