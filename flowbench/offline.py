@@ -56,7 +56,8 @@ def _watch() -> None:
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in PLACES and wanted():
+    # Names are None while the interpreter ends.
+    if PLACES is not None and event in PLACES and wanted():
         place = arguments[PLACES[event]] if len(arguments) > PLACES[event] else None
         if not _local(event, place):
             raise Offline(

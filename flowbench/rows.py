@@ -1,8 +1,8 @@
 """Random numbers by row: a part of a batch gets those that the whole batch would have drawn.
 
 So noise, noise levels and augmentation of an example do not hang on how many examples go through
-the network at once, nor on how many ranks share a batch. Of laws that reject some of what they draw,
-such as Poisson's, parts draw other numbers, each its own.
+the network at once, nor on how many ranks share a batch. Of laws that reject some of what they
+draw, such as Poisson's, parts draw other numbers, each its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
