@@ -2,8 +2,12 @@
 
 import functools
 import os
+import signal
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see flowbench.cli.main
+# A command in the background of a shell ignores Ctrl-C, and all that it starts would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from click.testing import CliRunner

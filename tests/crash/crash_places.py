@@ -56,7 +56,7 @@ PLACES = (
     Place("checkpoint write", TORN, "*.pt*", ("torn",)),
     Place("checkpoint write", "os:replace", "*.pt"),
     Place("sampling", "flowbench.sampling:Sampler.samples"),
-    Place("sampling", "flowbench.sampling:Sampler._shard"),
+    Place("sampling", "flowbench.sampling:Sampler._shards"),
     Place("sampling", TORN, "*/samples-*", ("torn",)),
     Place("sampling", "os:replace", "*/samples-*"),
     Place("metric", "flowbench.execution:_keep"),
