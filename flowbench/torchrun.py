@@ -1,11 +1,12 @@
-"""What `torchrun` says of this process, and how it meets the others that were started with it."""
+"""What `torchrun` says of this process, and how it meets the others that were started with it.
+
+Commands ask before they know whether torch is needed, so only a meeting imports it.
+"""
 
 import os
 import time
 from datetime import timedelta
 from typing import Any
-
-from torch import distributed as processes
 
 from flowbench.records import FlowbenchError
 
@@ -38,6 +39,8 @@ def place() -> int:
 def met() -> tuple[Any, int, int]:
     """The store in which all processes have said that they are here, and which one this is of how
     many; raises FlowbenchError where they do not come."""
+    from torch import distributed as processes
+
     until = time.monotonic() + JOINING.total_seconds()
     try:
         store, rank, world = next(processes.rendezvous("env://", timeout=MEETING))

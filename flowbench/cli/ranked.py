@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
+from flowbench import torchrun
+
 ALONE = {"suite": "--suite", "timeout": "--timeout", "smoke": "--smoke", "debug": "--pdb"}
 ALONE |= {"profile": "--profile", "dry": "--dry-run or --explain"}
 
 
 def several() -> bool:
-    """Whether torchrun has started more than this process; torch is not imported to tell."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    """Whether torchrun has started more than this process."""
+    return torchrun.launched() > 1
 
 
 def check(given: Mapping[str, Any]) -> None:
