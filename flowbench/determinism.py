@@ -1,4 +1,4 @@
-"""Owns torch's deterministic mode: which kernels a run on a GPU may use."""
+"""Owns which kernels a run on a GPU may use: the same bits every time, float32 in full."""
 
 import os
 from collections.abc import Iterator
@@ -27,3 +27,16 @@ def mode(on: bool) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def without_tf32(deterministic: bool = False) -> Iterator[None]:
+    """Compute float32 in full: TF32, which cuDNN takes unless told otherwise, moves an FID."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        flags = {"deterministic": deterministic, "allow_tf32": False}
+        with torch.backends.cudnn.flags(enabled=True, **flags):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

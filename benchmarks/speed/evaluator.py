@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from benchmarks.speed import folders, inception_file
 from benchmarks.speed.harness import LeftOut, Result, alternate, missing, repeat
 from benchmarks.speed.networks import on_gpu
-from benchmarks.speed.roofs import without_tf32
 from flowbench import meters
+from flowbench.determinism import without_tf32
 from flowbench.metrics import extractors
 from flowbench.metrics.frechet import frechet_distance
 from flowbench.metrics.kernel import kernel_distance, subset_kernel_distance

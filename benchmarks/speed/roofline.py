@@ -24,9 +24,10 @@ from benchmarks.speed.counting import Counter, count
 from benchmarks.speed.harness import LeftOut, Result, Times, Work, missing, repeat
 from benchmarks.speed.loops import Bare, Case
 from benchmarks.speed.networks import on_gpu
-from benchmarks.speed.roofs import Reached, Roof, best, copies, products, without_tf32
+from benchmarks.speed.roofs import Reached, Roof, best, copies, products
 from benchmarks.speed.training import flow_matching
 from flowbench import meters, solvers
+from flowbench.determinism import without_tf32
 from flowbench.metrics import extractors
 from flowbench.nets.backbone import compile_blocks
 from flowbench.noise import unit_noise

@@ -5,7 +5,6 @@ a sum of vectors that no cache holds, with as many threads as the work that is d
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -92,15 +91,3 @@ def copies(quick: bool, device: str) -> Iterator[Candidate]:
     a, b, c = (torch.ones(n, device=device) for _ in range(3))
     yield "copy", 2.0 * a.nbytes, partial(a.copy_, b)
     yield "a = b + 3c", 3.0 * a.nbytes, partial(torch.add, b, c, alpha=3, out=a)
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Float32 in full, for whoever computes: cuDNN takes TF32 unless it is told otherwise."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from flowbench import ranks
 from flowbench.checkpoints import file_hash
+from flowbench.determinism import without_tf32
 from flowbench.metrics import dinov2, inception
 from flowbench.records import FlowbenchError
 from flowbench.training import Progress, ignore
@@ -64,7 +64,7 @@ class Extractor:
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
             kind = f"{images.dtype} of shape {tuple(images.shape)}"
             raise FlowbenchError(f"{self.name} takes uint8 images (B, 1 or 3, H, W), not {kind}")
-        with _exact():
+        with without_tf32(deterministic=True):
             x = self.prepare(images.to(self.device, non_blocking=True).expand(-1, 3, -1, -1))
             return Features(*self.network(x.contiguous(memory_format=torch.channels_last)))
 
@@ -152,15 +152,3 @@ def stream(
         left = max(total - done, 0) / rate
         stage = f"{extractor.name} features"
         (watch or ignore)(Progress(stage, done, total, rate=rate, seconds_left=left))
-
-
-@contextmanager
-def _exact() -> Iterator[None]:
-    """Float32 in full: TF32, which cuDNN uses unless told otherwise, moves an FID."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
